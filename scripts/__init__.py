@@ -1,0 +1,1 @@
+"""Host tools: image build, board driver, bundle tool, provisioning, demonstration."""

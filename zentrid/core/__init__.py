@@ -1,0 +1,1 @@
+"""Pure decisions: states, policies, variables, grammar. Nothing here does I/O or imports asyncio."""

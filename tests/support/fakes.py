@@ -1,0 +1,226 @@
+"""In-memory implementations of zentrid's ports, for tests of everything that stands above them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from zentrid.adapters.settings import SettingsStore
+from zentrid.commands.context import Context, NetworkFacts
+from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError
+from zentrid.core.variable_list import VARIABLES
+from zentrid.core.variables import VariableTable
+from zentrid.errors import ZentriError
+from zentrid.ports import Identity, Release, SlotInfo, UpdateOptions, UpdateProgress
+
+RELEASE = Release("DEMO-VIRT_SENSOR", "1.4.0", "2026-11-01T10:00:00Z", "virt", "1.4.0", development=True)
+IDENTITY = Identity("6f1e3c52-2d7d-4a0e-9a56-0c9a3b8f7d11", "52:54:00:12:34:56", "dms.zentri.local", 8443)
+SLOTS = (
+    SlotInfo("a", "1.4.0", running=True, tries_left=3, good=True, state="running"),
+    SlotInfo("b", None, running=False, tries_left=0, good=False, state="empty"),
+    SlotInfo("r", "1.0.0", running=False, tries_left=0, good=True, state="safe-mode"),
+)
+
+
+class MemoryBootState:
+    """A boot state store that may be lost or refuse writing."""
+
+    def __init__(self, state: BootState | None = None) -> None:
+        self.state: BootState | None = state or BootState()
+        self.broken = False
+
+    def read(self) -> BootState:
+        """Return the state, or tell that both copies are bad."""
+        if self.state is None:
+            raise BootStateLostError
+        return self.state
+
+    def write(self, state: BootState) -> BootState:
+        """Keep the state with the next `seq`."""
+        if self.broken:
+            raise BootStateWriteError("copy 1 reads back differently")
+        self.state = replace(state, seq=(self.state.seq if self.state else 0) + 1)
+        return self.state
+
+    def update(self, change: Callable[[BootState], BootState]) -> BootState:
+        """Read, change, write."""
+        return self.write(change(self.state or BootState()))
+
+
+class FixedSlots:
+    """Slots that never change."""
+
+    def __init__(self, slots: Sequence[SlotInfo] = SLOTS) -> None:
+        self.infos = slots
+
+    def slots(self) -> Sequence[SlotInfo]:
+        """Return them."""
+        return self.infos
+
+
+class MemoryDms:
+    """A DMS that knows one account and one product; `error` is raised by everything while it is set."""
+
+    def __init__(self) -> None:
+        self.error: ZentriError | None = None
+        self.claimed_by: str | None = None
+        self.product: str | None = None
+        self.delay_s = 0.0
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+
+    async def claim(self, user_or_product: str, secret: str) -> str:
+        """Claim for user `demo` with password `let me in`."""
+        await self._answer()
+        if (user_or_product, secret) != ("demo", "let me in"):
+            raise ZentriError('{"result":"fail","message":"wrong user name or password"}')
+        self.claimed_by = user_or_product
+        return "device claimed"
+
+    async def activate(self, product: str) -> str:
+        """Bind to a product."""
+        await self._answer()
+        self.product = product
+        return ""
+
+    async def status(self) -> dict[str, str]:
+        """Return the server's view."""
+        await self._answer()
+        return {
+            "claimed": str(self.claimed_by is not None).lower(),
+            "owner": self.claimed_by or "",
+            "product": self.product or "",
+            "tag": "release",
+            "time": "2026-11-02T00:00:00Z",
+        }
+
+
+class ScriptedUpdates:
+    """Updates that go through a script; with `gate` set they wait for it (or for cancelling) before the last item."""
+
+    def __init__(self) -> None:
+        self.script: list[UpdateProgress | Exception] = []
+        self.gate: asyncio.Event | None = None
+        self.asked: list[UpdateOptions] = []
+        self.past_cancelling = False
+        self.state = "idle"
+        self.percent = 0
+        self.last_result = 0
+        self._cancelled = asyncio.Event()
+        self._running = False
+
+    async def run(self, options: UpdateOptions) -> AsyncIterator[UpdateProgress]:
+        """Yield the script; cancelled: end with a failure that says so."""
+        self.asked.append(options)
+        self._cancelled.clear()
+        self._running = True
+        try:
+            for position, item in enumerate(self.script):
+                if self.gate is not None and position == len(self.script) - 1:
+                    await self._wait()
+                    if self._cancelled.is_set():
+                        yield UpdateProgress("failed", self.percent, "The update was cancelled.", done=True, ok=False)
+                        return
+                await asyncio.sleep(0)
+                if isinstance(item, Exception):
+                    raise item
+                self.state, self.percent = item.state, item.percent
+                yield item
+        finally:
+            self._running = False
+
+    async def _wait(self) -> None:
+        assert self.gate is not None
+        waits = [asyncio.create_task(event.wait()) for event in (self.gate, self._cancelled)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def cancel(self) -> bool:
+        """Cancel what waits at the gate."""
+        if not self._running or self.past_cancelling:
+            return False
+        self._cancelled.set()
+        return True
+
+
+class MemoryPower:
+    """Counts restarts."""
+
+    def __init__(self) -> None:
+        self.reboots: list[str] = []
+        self.error: ZentriError | None = None
+        self.rebooted = asyncio.Event()
+
+    async def reboot(self, why: str) -> None:
+        """Note it."""
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        self.reboots.append(why)
+        self.rebooted.set()
+
+
+class FixedClock:
+    """A clock that is set by the test."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 2, 12, 0, 0, tzinfo=UTC)
+        self.up_s = 61.7
+
+    def utc(self) -> datetime:
+        """Return the time it was set to."""
+        return self.now
+
+    def uptime_s(self) -> float:
+        """Return the uptime it was set to."""
+        return self.up_s
+
+
+class FixedHost:
+    """A host with a network, or none."""
+
+    def __init__(self) -> None:
+        self.addresses: NetworkFacts | None = NetworkFacts("10.0.2.15", "255.255.255.0", "10.0.2.2", "10.0.2.3")
+
+    def memory_available_bytes(self) -> int:
+        """Return 64 MiB."""
+        return 64 * 1024 * 1024
+
+    def network(self) -> NetworkFacts | None:
+        """Return the addresses."""
+        return self.addresses
+
+
+class Device:
+    """A whole device in memory; its settings are real files under `folder`."""
+
+    def __init__(self, folder: Path, *, safe_mode: bool = False, table: VariableTable = VARIABLES) -> None:
+        self.settings = SettingsStore(folder, table)
+        self.boot_state = MemoryBootState()
+        self.slots = FixedSlots()
+        self.dms = MemoryDms()
+        self.updates = ScriptedUpdates()
+        self.power = MemoryPower()
+        self.clock = FixedClock()
+        self.host = FixedHost()
+        self.ctx = Context(
+            release=RELEASE,
+            identity=IDENTITY,
+            settings=self.settings,
+            boot_state=self.boot_state,
+            slots=self.slots,
+            dms=self.dms,
+            updates=self.updates,
+            power=self.power,
+            clock=self.clock,
+            host=self.host,
+            safe_mode=safe_mode,
+            running_slot="r" if safe_mode else "a",
+        )

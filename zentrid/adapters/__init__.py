@@ -1,0 +1,1 @@
+"""Adapters: the only places where zentrid touches disks, devices, sockets and processes."""

@@ -1,0 +1,100 @@
+"""Carries out one command line: the one place where errors become codes and sentences."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from zentrid.commands.call import Answer, Call, Output, Reply, SessionState
+from zentrid.commands.context import Context
+from zentrid.commands.registry import Command, Registry
+from zentrid.core.framing import TEXTS, Code
+from zentrid.core.grammar import CommandError, split_words
+from zentrid.errors import ZentriError
+
+_log = logging.getLogger(__name__)
+
+
+def failure(code: Code, reason: str) -> Answer:
+    """Return the answer of a command that failed."""
+    return Answer(code, TEXTS[code], reason)
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Runs command lines for the doors; holds nothing of any session."""
+
+    registry: Registry
+    ctx: Context
+    on_crash: Callable[[BaseException], None] | None = None
+    """Told of exceptions that no command may let out; the supervisor records them as faults."""
+    _after: set[asyncio.Future[None]] = field(default_factory=set)
+
+    async def execute(
+        self, line: str, session: SessionState, out: Output, interrupt: asyncio.Event | None = None
+    ) -> Answer | None:
+        """Carry out one line; None for a blank one. Never raises, except when cancelled."""
+        try:
+            words = split_words(line)
+            if not words:
+                return None
+            command, rest = self.registry.resolve(words, safe_mode=self.ctx.safe_mode)
+            arguments = command.signature.parse(rest, command.name)
+        except CommandError as error:
+            return failure(error.code, str(error))
+        call = Call(self.ctx, self.registry, session, out, arguments, interrupt or asyncio.Event())
+        return await self._run(command, call)
+
+    async def afterwards(self, answer: Answer) -> str:
+        """Do what a command left for after its answer; returns why that failed, or nothing.
+
+        It goes on even if the caller is cancelled: restarting the board closes the very session that asked for it.
+        """
+        if answer.then is None:
+            return ""
+        work = asyncio.ensure_future(answer.then())
+        self._after.add(work)
+        work.add_done_callback(self._after.discard)
+        try:
+            await asyncio.shield(work)
+        except ZentriError as error:
+            return str(error)
+        except Exception as error:
+            _log.exception("what follows a command failed inside the device")
+            if self.on_crash is not None:
+                self.on_crash(error)
+            return f"It failed inside the device ({type(error).__name__}); the log has the details."
+        return ""
+
+    def interruptible(self, line: str) -> bool:
+        """Tell whether the line's command deals with Ctrl-C itself."""
+        try:
+            found = self.registry.find(split_words(line))
+        except CommandError:
+            return False
+        return found is not None and found[0].interruptible
+
+    async def _run(self, command: Command, call: Call) -> Answer:
+        limit = asyncio.timeout(command.timeout_s)
+        try:
+            async with limit:
+                reply = await command.run(call)
+        except CommandError as error:
+            return failure(error.code, str(error))
+        except ZentriError as error:
+            return failure(Code.FAILED, str(error))
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                return failure(Code.FAILED, f"{command.name} took longer than {command.timeout_s:g} s; try again.")
+            _log.exception("command %s failed inside the device", command.name)
+            if self.on_crash is not None:
+                self.on_crash(error)
+            return failure(
+                Code.FAILED,
+                f"{command.name} failed inside the device ({type(error).__name__}); the log has the details.",
+            )
+        if not isinstance(reply, Reply):
+            reply = Reply() if reply is None else Reply(reply)
+        return Answer(Code.SUCCESS, reply.body, then=reply.then)

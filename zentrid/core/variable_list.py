@@ -1,0 +1,148 @@
+"""Every variable of the device, declared once: name, short name, type and range, default, rules, meaning.
+
+Another variable is one more declaration here, and a getter in `zentrid/commands/getters.py` if it is dynamic.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zentrid.core.variables import Address, Bool, Choice, Int, Text, Variable, VariableTable, fact
+
+_HOST: Final = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
+_TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+_KEY: Final = (
+    r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]{16,1400}={0,3}"
+    r"( [A-Za-z0-9@._+-]{1,64})?"
+)
+DAY_S: Final = 86_400
+
+_SYSTEM: Final = (
+    fact("system.version", "sy v", "product, version, build time, Zentri version and board, as `version` prints them"),
+    fact("system.uuid", "sy u", "the device's own UUID, written in manufacture"),
+    fact("system.uptime", "sy up", "seconds since the board started"),
+    fact("system.utc", "sy t", "time now, UTC, ISO 8601"),
+    fact("system.memory", "sy m", "bytes of memory that are available"),
+    fact("system.build", "sy bu", "when the running release was built, UTC"),
+    fact("system.safemode.status", "sy s s", "1 in safe mode, else 0"),
+    fact("system.boot.slot", "sy b s", "the slot that runs: a, b, or r for the safe-mode system"),
+    fact("system.boot.good", "sy b g", "1 when this boot was marked good, else 0"),
+    fact("system.boot.health", "sy b he", "what this boot still waits for, or that it is good"),
+    fact("system.fault.count", "sy f c", "faults counted; eight lead to safe mode"),
+    Variable(
+        "system.factory_reset.gpio", "sy r g", Int(0, 0), 0, "the factory reset pin; always GPIO 0",
+        writable=False, saved=False, factory_reset=False,
+    ),
+    Variable("system.name", "sy n", Text(64), "", "a name for this device, for people", "boiler-room"),
+    Variable(
+        "system.boot.healthy_after", "sy b h", Int(0, 600, "s"), 10,
+        "so long the boot application must be up before the boot counts as good", "10",
+    ),
+    Variable(
+        "system.boot.deadline", "sy b d", Int(20, 3600, "s"), 120,
+        "a first boot after an update must be healthy within this time, else the board restarts", "180",
+    ),
+    Variable(
+        "system.boot.app", "sy b a", Text(64, r"[A-Za-z0-9][A-Za-z0-9._-]*", "an application's name, or empty"), "",
+        "the application that is started at boot", "sensor", safe_mode=False,
+    ),
+    Variable(
+        "system.fault.decay", "sy f d", Int(60, 30 * DAY_S, "s"), DAY_S,
+        "after so long of uninterrupted healthy running the faults are forgotten", "86400",
+    ),
+    Variable(
+        "system.watchdog.timeout", "sy w t", Int(5, 120, "s"), 30,
+        "the hardware watchdog restarts the board after so long without a sign of life", "30",
+    ),
+    Variable(
+        "system.print_level", "sy p", Choice(("none", "error", "all")), "all",
+        "which log text accompanies answers: none, only reasons of failures, or all", "error", session=True,
+    ),
+    Variable("system.cmd.echo", "sy c e", Bool(), True, "send typed characters back", "0", session=True),
+    Variable("system.cmd.prompt_enabled", "sy c p", Bool(), True, "print a prompt", "0", session=True),
+    Variable(
+        "system.cmd.header_enabled", "sy c h", Bool(), False, "put a header before each answer", "1", session=True
+    ),
+    Variable(
+        "system.cmd.buffered", "sy c b", Bool(), False, "send log text together with the answer, not at once", "1",
+        session=True,
+    ),
+    Variable(
+        "system.cmd.format", "sy c f", Choice(("human", "machine")), "human",
+        "human: echo, prompt, no headers; machine: no echo, no prompt, headers. Setting it sets those three",
+        "machine", session=True, aliases=("system.cmd.mode", "sy c m"),
+    ),
+)  # fmt: skip
+
+_DMS: Final = (
+    Variable(
+        "dms.host", "dm h", Text(253, _HOST, "a host name or address, or empty"), "",
+        "the Device Management Server; empty: the one from manufacture", "dms.example.com", dynamic=True,
+    ),
+    Variable(
+        "dms.port", "dm p", Int(0, 65_535), 0, "its port; 0: the one from manufacture", "8443", dynamic=True
+    ),
+    fact("dms.claimed", "dm cl", "1 if somebody has claimed this device, as the DMS last said"),
+    fact("dms.product", "dm r", "the product this device is bound to, as the DMS last said"),
+    fact("dms.tag", "dm t", "which releases this device gets, as the DMS last said"),
+    fact("dms.bundle_id", "dm b", "product and version of the running release"),
+    fact(
+        "dms.ota_result", "dm o",
+        "the last update: 0 none, 1 updated, 2 no update required, 3 general failure, 4 no network set, 5 join failed, "
+        "6 cannot reach DMS, 7, 8, 9 the DMS answered 403, 400, 404",
+    ),
+    Variable(
+        "dms.auto", "dm a", Choice(("off", "check", "install")), "off",
+        "what the device does by itself: nothing, look for updates, or install them", "check",
+    ),
+    Variable(
+        "dms.window", "dm w", Text(11, f"{_TIME}-{_TIME}", "hh:mm-hh:mm in UTC, or empty for any time"), "",
+        "when automatic updates may be installed", "02:00-04:30",
+    ),
+    Variable("dms.interval", "dm i", Int(60, 7 * DAY_S, "s"), 300, "time between automatic checks", "300"),
+    Variable("dms.cmd.enabled", "dm c e", Bool(), False, "allow a remote command line from the DMS", "1"),
+)  # fmt: skip
+
+_OTA: Final = (
+    fact("ota.state", "ot s", "the update's state now"),
+    fact("ota.progress", "ot p", "percent of the running update"),
+    fact("ota.bytes", "ot b", "bytes received by the running or last update"),
+    Variable(
+        "ota.reboot", "ot r", Choice(("auto", "manual")), "auto",
+        "restart into a new release by itself, or wait for `reboot`", "manual",
+    ),
+    Variable(
+        "ota.commit.offline", "ot c o", Bool(), False,
+        "a new release may become good without having reached the DMS", "1",
+    ),
+    Variable(
+        "ota.rate_limit", "ot l", Int(0, 1_000_000, "KiB/s"), 0, "the fastest an update may download; 0: no limit",
+        "512",
+    ),
+)  # fmt: skip
+
+_NETWORK: Final = (
+    Variable("network.dhcp", "ne d", Bool(), True, "get the address from the network", "0"),
+    Variable(
+        "network.ip", "ne i", Address(), "", "the address: the one in use, or the one to use without DHCP",
+        "192.168.1.10", dynamic=True,
+    ),
+    Variable("network.netmask", "ne n", Address(), "", "the network mask, the same way", "255.255.255.0", dynamic=True),
+    Variable("network.gateway", "ne g", Address(), "", "the gateway, the same way", "192.168.1.1", dynamic=True),
+    Variable("network.dns", "ne s", Address(), "", "the name server, the same way", "192.168.1.1", dynamic=True),
+    fact("network.mac", "ne m", "the MAC address, written in manufacture"),
+    Variable(
+        "network.default_interface", "ne f", Choice(("ethernet",)), "ethernet", "the interface to use", "ethernet"
+    ),
+)  # fmt: skip
+
+_SSH: Final = (
+    Variable("ssh.enabled", "ss e", Bool(), True, "allow logins by SSH (keys only)", "0"),
+    Variable(
+        "ssh.authorized_keys", "ss a",
+        Text(1800, rf"{_KEY}(;{_KEY}){{0,15}}", "public keys as in an authorized_keys file, separated by ;"), "",
+        "who may log in by SSH, besides the keys from manufacture", '"ssh-ed25519 AAAAC3Nza... me@desk"',
+    ),
+)  # fmt: skip
+
+VARIABLES: Final = VariableTable((*_SYSTEM, *_DMS, *_OTA, *_NETWORK, *_SSH))

@@ -1,0 +1,1 @@
+"""The Device Management Server: one door for devices (mutual TLS), one for people and their tools."""

@@ -1,0 +1,1 @@
+"""People: accounts, sessions, API tokens, and slowing down those who guess."""

@@ -1,0 +1,1 @@
+"""Bundles: upload, checks, signed metadata, payload files, tags."""

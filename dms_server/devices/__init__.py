@@ -1,0 +1,1 @@
+"""Devices: identity, claim, activation, inventory, revocation."""

@@ -1,0 +1,1 @@
+"""Schema migrations; alembic runs them at start."""

@@ -1,0 +1,22 @@
+"""All tables in one place, for migrations and for the test that models and migrations agree."""
+
+from dms_server.accounts.models import ApiToken, Guess, User, WebSession
+from dms_server.bundles.models import Bundle, BundleItem, BundleTag
+from dms_server.db import Base
+from dms_server.devices.models import Device, Report
+from dms_server.products.models import ClaimToken, Product
+
+__all__ = [
+    "ApiToken",
+    "Base",
+    "Bundle",
+    "BundleItem",
+    "BundleTag",
+    "ClaimToken",
+    "Device",
+    "Guess",
+    "Product",
+    "Report",
+    "User",
+    "WebSession",
+]

@@ -1,0 +1,1 @@
+"""Products: codes, titles, states, one-time claim tokens."""

@@ -1,0 +1,1 @@
+"""The device door's hot path: check, metadata, payloads, reports."""

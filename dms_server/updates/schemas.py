@@ -1,0 +1,70 @@
+"""What devices send, typed and bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from dms_server.body import Body
+
+DeviceUuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F-]{36}$")]
+VersionText = Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,5}$")]
+ProductText = Annotated[str, Field(max_length=66)]
+
+
+class Claim(Body):
+    """A claim: by name and password, or by product and one-time token."""
+
+    uuid: DeviceUuid
+    user: Annotated[str, Field(max_length=64)] | None = None
+    password: Annotated[str, Field(max_length=256)] | None = None
+    product: ProductText | None = None
+    token: Annotated[str, Field(max_length=128)] | None = None
+
+
+class Activate(Body):
+    """The product to activate."""
+
+    uuid: DeviceUuid
+    product: ProductText
+
+
+class Slot(Body):
+    """One slot, as the device sees it."""
+
+    slot: Annotated[str, Field(max_length=32)] | None = None
+    version: Annotated[str, Field(max_length=20)] | None = None
+    state: Annotated[str, Field(max_length=32)] | None = None
+    running: bool | None = None
+    good: bool | None = None
+    tries_left: Annotated[int, Field(ge=0, le=255)] | None = None
+
+
+class Check(Body):
+    """An update check, with the inventory that rides along."""
+
+    uuid: DeviceUuid
+    version: VersionText | None = None
+    product: ProductText | None = None
+    board: Annotated[str, Field(max_length=32)] | None = None
+    slots: Annotated[list[Slot], Field(max_length=8)] = Field(default_factory=list)
+    safemode: bool = False
+    faults: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    force: bool = False
+    want: VersionText | None = None
+
+
+class ReportBody(Body):
+    """One report; `id` is the same when it is sent again."""
+
+    uuid: DeviceUuid
+    id: UUID
+    time: Annotated[str, Field(max_length=40)]
+    event: Literal["installed", "rolled_back", "failed", "cancelled", "progress", "boot"]
+    version: VersionText | None = None
+    from_version: Annotated[VersionText | None, Field(alias="from")] = None
+    to_version: Annotated[VersionText | None, Field(alias="to")] = None
+    reason: Annotated[str, Field(max_length=64)] | None = None
+    detail: Annotated[str, Field(max_length=4096)] | None = None

@@ -1,0 +1,1 @@
+"""Provisioning: the fleet's keys and certificates, delegation of products, identities of devices."""

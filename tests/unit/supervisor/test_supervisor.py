@@ -1,0 +1,134 @@
+"""The supervisor with in-memory ports: it marks good, gives up, feeds."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from zentrid.core.bootstate import BootStateWriteError
+from zentrid.core.health import Facts, Policy
+from zentrid.supervisor import Supervisor
+
+
+@dataclass
+class World:
+    """In-memory implementations of what the supervisor asks for."""
+
+    first_boot: bool = False
+    dms_reached: bool = True
+    uptime: float = 5.0
+    calls: list[str] = field(default_factory=list)
+    fed: int = 0
+    unwritable: int = 0
+    """So many times the boot state refuses to be written."""
+
+    def uptime_s(self):
+        self.uptime += 1
+        return self.uptime
+
+    def feed(self):
+        self.fed += 1
+
+    async def on_healthy(self):
+        if self.unwritable:
+            self.unwritable -= 1
+            self.calls.append("not written")
+            raise BootStateWriteError("test")
+        self.calls.append("healthy")
+
+    async def on_unhealthy(self, reason):
+        self.calls.append(f"unhealthy: {reason}")
+
+    async def reboot(self, why):
+        self.calls.append(f"reboot: {why}")
+
+
+def supervisor(world, *, facts=None, hooks=()):
+    async def answers():
+        return tuple(hooks)
+
+    return Supervisor(
+        power=world, outcome=world, clock=world, watchdog=world,
+        policy=lambda: Policy(healthy_after_s=2, deadline_s=6, commit_offline=False),
+        facts=lambda: facts or Facts(), hooks=answers,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("zentrid.supervisor.STEP_S", 0.01)
+    monkeypatch.setattr("zentrid.supervisor.HOOKS_EVERY_S", 0.01)
+    monkeypatch.setattr("zentrid.supervisor.GIVE_UP_RETRY_S", 60)
+
+
+async def until(condition, task):
+    async with asyncio.timeout(10):
+        while not condition():
+            if task.done():
+                task.result()
+            await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_healthy_boot_is_marked_good_once(quick):
+    world = World()
+    boss = supervisor(world)
+    await until(lambda: boss.good, asyncio.create_task(boss.run()))
+    assert world.calls == ["healthy"]
+    assert world.fed
+
+
+async def test_a_sick_first_boot_records_why_and_then_restarts(quick):
+    world = World(first_boot=True)
+    boss = supervisor(world, hooks=["health hook 10-pump: no answer"])
+    await until(lambda: len(world.calls) == 2, asyncio.create_task(boss.run()))
+    assert world.calls[0].startswith("unhealthy: ")
+    assert "10-pump: no answer" in world.calls[0]
+    assert world.calls[1].startswith("reboot: ")
+    assert not boss.good
+
+
+async def test_hooks_that_have_not_answered_yet_do_not_count_as_yes(quick):
+    world = World()
+    never = asyncio.Event()
+
+    async def waiting():
+        await never.wait()
+        return ()
+
+    boss = supervisor(world)
+    boss.hooks = waiting
+    task = asyncio.create_task(boss.run())
+    await asyncio.sleep(0.3)
+    assert world.calls == []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_boot_state_that_cannot_be_written_leaves_the_boot_unmarked_and_is_tried_again(quick):
+    world = World(unwritable=2)
+    boss = supervisor(world)
+    task = asyncio.create_task(boss.run())
+    while world.calls.count("not written") < 1:
+        await asyncio.sleep(0.005)
+    assert not boss.good
+    await until(lambda: boss.good, task)
+    assert world.calls == ["not written", "not written", "healthy"]
+
+
+async def test_the_watchdog_starves_when_the_interfaces_stay_silent(quick, monkeypatch):
+    monkeypatch.setattr("zentrid.supervisor.WATCHDOG_GRACE_S", 5)
+    world = World()
+    boss = supervisor(world, facts=Facts(interfaces="the console does not listen"))
+    task = asyncio.create_task(boss.run())
+    await asyncio.sleep(0.3)
+    fed = world.fed
+    await asyncio.sleep(0.2)
+    assert 0 < fed < 8
+    assert world.fed == fed
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

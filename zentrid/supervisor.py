@@ -1,0 +1,135 @@
+"""The supervisor: watches over this boot, feeds the watchdog, marks the boot good or gives it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from zentrid.core.bootstate import BootStateWriteError
+from zentrid.core.health import Decision, Facts, Judge, Policy, Verdict, may_feed_watchdog
+from zentrid.ports import Power
+
+log = logging.getLogger(__name__)
+
+STEP_S: Final = 1.0
+HOOKS_EVERY_S: Final = 5.0
+WATCHDOG_GRACE_S: Final = 30.0
+GIVE_UP_RETRY_S: Final = 60.0
+
+
+JUST_STARTED: Final = Decision(Verdict.WAIT, "the supervisor has just started")
+NOT_ASKED_YET: Final = ("health hooks have not answered yet",)
+
+
+class Clock(Protocol):
+    """The time that no clock setting changes."""
+
+    def uptime_s(self) -> float:
+        """Return the seconds since the board started."""
+
+
+class Feeder(Protocol):
+    """A watchdog that wants to be fed."""
+
+    def feed(self) -> None:
+        """Start the countdown anew. Raises OSError."""
+
+
+class Outcome(Protocol):
+    """The update manager, as the supervisor needs it."""
+
+    @property
+    def first_boot(self) -> bool:
+        """This is the first boot of a release that was just installed."""
+
+    @property
+    def dms_reached(self) -> bool:
+        """The DMS answered at least once since this boot."""
+
+    async def on_healthy(self) -> None:
+        """Mark this boot good, on the disk. Raises BootStateWriteError: then it is not."""
+
+    async def on_unhealthy(self, reason: str) -> None:
+        """This boot is given up; returns when the reason is on the disk."""
+
+
+@dataclass
+class Supervisor:
+    """One boot's supervision. `run` ends when it is cancelled."""
+
+    power: Power
+    outcome: Outcome
+    clock: Clock
+    watchdog: Feeder | None
+    policy: Callable[[], Policy]
+    facts: Callable[[], Facts]
+    """The facts that need no waiting; hooks and update state are added here."""
+    hooks: Callable[[], Awaitable[tuple[str, ...]]]
+    good: bool = False
+    decision: Decision = JUST_STARTED
+    _hook_answers: tuple[str, ...] = NOT_ASKED_YET
+    _facts: Facts = field(default_factory=Facts)
+
+    async def run(self) -> None:
+        """Supervise until cancelled."""
+        start_s = self.clock.uptime_s()
+        judge = Judge(self.policy())
+        hooks = asyncio.create_task(self._run_hooks())
+        try:
+            while True:
+                now_s = self.clock.uptime_s() - start_s
+                self._facts = self._gather()
+                self._feed(now_s)
+                judge = Judge(self.policy(), judge.well_since_s)
+                judge, self.decision = judge.step(self._facts, now_s)
+                if self.decision.verdict is Verdict.MARK_GOOD:
+                    await self._mark_good()
+                elif self.decision.verdict is Verdict.GIVE_UP:
+                    await self._give_up()
+                await asyncio.sleep(STEP_S)
+        finally:
+            hooks.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await hooks
+
+    def _gather(self) -> Facts:
+        facts = self.facts()
+        return Facts(
+            data=facts.data, settings=facts.settings, interfaces=facts.interfaces, application=facts.application,
+            hooks=self._hook_answers, first_boot=self.outcome.first_boot, dms_reached=self.outcome.dms_reached,
+            good_already=self.good,
+        )  # fmt: skip
+
+    async def _run_hooks(self) -> None:
+        while True:
+            self._hook_answers = await self.hooks()
+            await asyncio.sleep(HOOKS_EVERY_S)
+
+    def _feed(self, now_s: float) -> None:
+        if self.watchdog is None or not may_feed_watchdog(self._facts, now_s, WATCHDOG_GRACE_S):
+            return
+        try:
+            self.watchdog.feed()
+        except OSError as error:
+            log.error("the watchdog cannot be fed: %s", error)
+
+    async def _mark_good(self) -> None:
+        """Mark the boot good; a boot state that cannot be written leaves it unmarked, to be tried again."""
+        try:
+            await self.outcome.on_healthy()
+        except BootStateWriteError as error:
+            log.error("this boot is healthy but could not be marked good: %s", error)
+            return
+        self.good = True
+        self.decision = Decision(Verdict.WAIT, "this boot is good")
+        log.info("this boot is good")
+
+    async def _give_up(self) -> None:
+        log.error("giving this boot up: %s", self.decision.reason)
+        await self.outcome.on_unhealthy(self.decision.reason)
+        await self.power.reboot(self.decision.reason)
+        await asyncio.sleep(GIVE_UP_RETRY_S)  # init is ending us; if it does not, the next round asks again

@@ -1,0 +1,81 @@
+"""The update's memory across restarts: one small file, replaced atomically, written before what it announces happens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+from zentrid.core.names import SLOTS, SlotName
+from zentrid.core.update import State
+from zentrid.update.durable import Hook, no_hook, write_durable
+from zentrid.update.errors import Result, printable
+
+_MAX_BYTES: Final = 64 * 1024
+_MAX_TEXT_CHARS: Final = 600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the current or last update stands."""
+
+    state: State = State.IDLE
+    update_id: str = ""
+    """A UUID, made when the update begins; also the id of the report of its outcome."""
+    from_version: str = ""
+    to_version: str = ""
+    target: SlotName = "a"
+    boot_floor: str = ""
+    """What the new release asks for once it is healthy; empty: nothing."""
+    unhealthy: str = ""
+    """Why the supervisor gave up the new release's first boot; empty: it did not, or had no time to."""
+    result: int = int(Result.NONE)
+    """`dms.ota_result` of the last update."""
+    failed_version: str = ""
+    """The release that was rolled back last; nothing installs it again by itself."""
+    pending: dict[str, Any] = field(default_factory=dict)
+    """The report of the outcome, until it is in the outbox."""
+
+
+class Journal:
+    """The journal file. A lost or damaged one counts as no update under way: the slots themselves stay what they are."""
+
+    def __init__(self, path: Path, hook: Hook = no_hook) -> None:
+        self._path = path
+        self._hook = hook
+        self.entry = self._load()
+
+    def save(self, **changes: Any) -> Entry:  # noqa: ANN401
+        """Change the entry and make it durable before returning it. Raises OSError; the entry is then unchanged."""
+        changed = replace(self.entry, **changes)
+        text = json.dumps({**asdict(changed), "state": changed.state.value}, indent=1)
+        write_durable(self._path, text.encode(), self._hook)
+        self.entry = changed
+        return changed
+
+    def remember(self, **changes: Any) -> Entry:  # noqa: ANN401
+        """Change the entry in memory only: for states that have changed nothing yet."""
+        self.entry = replace(self.entry, **changes)
+        return self.entry
+
+    def _load(self) -> Entry:
+        try:
+            with self._path.open("rb") as file:
+                value = json.loads(file.read(_MAX_BYTES))
+            return _entry(value)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return Entry()
+
+
+def _entry(value: dict[str, Any]) -> Entry:
+    texts = ("update_id", "from_version", "to_version", "boot_floor", "unhealthy", "failed_version")
+    if value["target"] not in SLOTS or not isinstance(value["pending"], dict):
+        raise ValueError(value["target"])
+    return Entry(
+        state=State(value["state"]),
+        target=cast("SlotName", value["target"]),
+        result=int(value["result"]),
+        pending=value["pending"],
+        **{name: printable(str(value[name]), _MAX_TEXT_CHARS) for name in texts},
+    )

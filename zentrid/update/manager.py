@@ -1,0 +1,362 @@
+"""The update manager: carries out the state table of `core.update`, durably, and decides outcomes after a restart.
+
+It runs in the supervisor and keeps the rights: it alone changes the boot state. Everything that comes from outside is met by
+the worker, a child without rights. The order that must never change: the target loses its tries before its first write; it
+gets them back only after everything was read back; the journal says what is about to happen before it happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Final
+from uuid import uuid4
+
+from zentrid.bundle.manifest import Manifest, ManifestError, parse_manifest
+from zentrid.core import bootstate
+from zentrid.core.bootstate import BootState
+from zentrid.core.names import SAFE_SLOT
+from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_cancel, choose_target, refusal, transition
+from zentrid.core.version import BadVersionError, Version, parse_version
+from zentrid.errors import ZentriError
+from zentrid.ports import UpdateOptions, UpdateProgress
+from zentrid.update.dms import DmsClient
+from zentrid.update.errors import (
+    DmsError,
+    Result,
+    UpdateBusyError,
+    UpdateCancelledError,
+    UpdateError,
+    UpdateRefusedError,
+)
+from zentrid.update.files import InstallFiles, open_bundle_file
+from zentrid.update.ledger import Ledger
+from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
+from zentrid.update.protocol import Answer, Progress
+from zentrid.update.reports import inventory
+
+log = logging.getLogger(__name__)
+
+_DETAIL_CHARS: Final = 600
+
+
+class UpdateManager:
+    """Implements `ports.Updates`; `dms` implements `ports.Dms`. Call `start` once before anything else."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._link = WorkerLink(parts)
+        self._ledger = Ledger(parts, lambda: self.dms.wake())
+        self.dms = DmsClient(self._link, self._ledger.outbox)
+        self._running = False
+        self._cancelled = False
+        self._committed = False
+        """Past cancelling, even if the journal does not say so yet."""
+        self._worker: WorkerRun | None = None
+        self._percent = 0
+        self._received_bytes = 0
+
+    # --- what others ask ------------------------------------------------------------------------------------------
+    @property
+    def state(self) -> str:
+        """The update state now (`idle`, `checking`, …)."""
+        return self._ledger.entry.state.value
+
+    @property
+    def percent(self) -> int:
+        """Progress of the running update, 0 to 100."""
+        return self._percent
+
+    @property
+    def received_bytes(self) -> int:
+        """What the running or last update has received from the network."""
+        return self._received_bytes
+
+    @property
+    def last_result(self) -> int:
+        """`dms.ota_result` of the last update."""
+        return self._ledger.entry.result
+
+    @property
+    def first_boot(self) -> bool:
+        """Whether the running release was just installed and has yet to become good."""
+        return self._ledger.entry.state is State.CONFIRMING
+
+    @property
+    def failed_version(self) -> str:
+        """The release that was rolled back last; empty: none. Nothing should install it again by itself."""
+        return self._ledger.entry.failed_version
+
+    # --- hooks of the supervisor ----------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Find out what the last run left behind, and settle it: first boot of a new release, rolled back, interrupted.
+
+        Safe to be cut at any point and run again.
+        """
+        try:
+            await self._ledger.settle(starting_over=False)
+        except OSError as error:
+            # The supervisor must come up all the same; the next start tries again.
+            log.error("update: cannot settle what the last run left (%s)", error.strerror)
+
+    async def on_healthy(self) -> None:
+        """Mark the running slot good; if its release was just installed, that update is confirmed and reported.
+
+        Safe to repeat. Raises BootStateWriteError: the boot is then not good.
+        """
+        parts, entry = self._parts, self._ledger.entry
+        version = _version_or_zero(parts.release.version)
+        asked_floor = entry.boot_floor if entry.to_version == parts.release.version else ""
+        boot_floor = _version_or_zero(asked_floor) if asked_floor else None
+        confirming = entry.state is State.CONFIRMING
+
+        def good(state: BootState) -> BootState:
+            marked = bootstate.mark_good(state, parts.slots.running, version, boot_floor)
+            return bootstate.clear_faults(marked) if confirming else marked
+
+        # The boot state first: it is what counts. A cut after it finds the journal still confirming and repeats both.
+        await asyncio.to_thread(parts.boot_state.update, good)
+        if confirming:
+            await self._confirm(f"release {entry.to_version} runs and is healthy")
+
+    async def _confirm(self, sentence: str) -> None:
+        try:
+            await self._ledger.finish(Event.HEALTHY, "installed", "", sentence)
+        except OSError as error:
+            # It is good: the boot state says so. The report is made at the next start.
+            log.error("update: confirmed, but the journal cannot say so (%s)", error.strerror)
+            self._ledger.remember(state=State.IDLE)
+
+    async def on_unhealthy(self, reason: str) -> None:
+        """Record, durably, why the supervisor gives up the new release's first boot; call it before the restart."""
+        if not self.first_boot or self._ledger.entry.unhealthy:
+            return
+        try:
+            await self._ledger.save(unhealthy=reason[:_DETAIL_CHARS])
+        except OSError as error:
+            log.error("update: the reason %r cannot be recorded (%s)", reason, error.strerror)
+
+    # --- updating ------------------------------------------------------------------------------------------------
+    async def run(self, options: UpdateOptions) -> AsyncIterator[UpdateProgress]:
+        """Run one update to its end; yields progress, the last with `done`, also when it fails.
+
+        Raises UpdateBusyError if one is running. Closing the iterator early stops the worker and leaves the update
+        interrupted; what was written is found again by the next one.
+        """
+        if self._running:
+            raise UpdateBusyError
+        self._running, self._cancelled, self._committed = True, False, False
+        self._percent = self._received_bytes = 0
+        try:
+            async with aclosing(self._steps(options)) as steps:
+                async for news in steps:
+                    yield news
+        finally:
+            self._running, self._worker = False, None
+            if self._ledger.entry.state is State.CHECKING:
+                # Nobody follows any more, and nothing has begun.
+                self._ledger.remember(state=State.IDLE)
+
+    async def cancel(self) -> bool:
+        """Cancel a running update; False when none runs or it is past cancelling."""
+        if not self._running or self._committed or not can_cancel(self._ledger.entry.state):
+            return False
+        self._cancelled = True
+        if self._worker is not None:
+            self._worker.stop()
+        return True
+
+    async def _steps(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
+        try:
+            async with aclosing(self._update(options)) as update:
+                async for news in update:
+                    yield news
+        except UpdateError as error:
+            yield await self._failed(UpdateCancelledError() if self._cancelled else error)
+        except ZentriError as error:
+            yield await self._failed(UpdateRefusedError(error.reason, str(error)))
+        except OSError as error:
+            yield await self._failed(UpdateError(f"the device cannot write its update journal ({error.strerror})"))
+
+    async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
+        await self._ledger.settle(starting_over=True)
+        self._begin()
+        with open_bundle_file(options.source) as bundle_fd:
+            yield self._news("checking the bundle" if options.source else "asking the server")
+            manifest = await self._find(options, bundle_fd)
+            self._heed_cancel()
+            if manifest is None or options.check_only:
+                yield self._nothing_to_do(manifest, options)
+                return
+            async with aclosing(self._install(manifest, bundle_fd)) as steps:
+                async for news in steps:
+                    yield news
+        yield await self._activate(manifest)
+
+    def _begin(self) -> None:
+        state = self._ledger.entry.state
+        if state is not State.IDLE:
+            raise UpdateRefusedError("waiting", WHY_NOT_NOW[state])
+        self._ledger.remember(
+            state=transition(state, Event.START).state,
+            update_id=str(uuid4()),
+            from_version=self._parts.release.version,
+            to_version="",
+            boot_floor="",
+            unhealthy="",
+        )
+
+    async def _find(self, options: UpdateOptions, bundle_fd: int | None) -> Manifest | None:
+        """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
+        slots = await asyncio.to_thread(self._parts.slots.slots)
+        boot = await self._ledger.boot()
+        body = {} if bundle_fd is not None else inventory(self._parts.release, boot, slots, options)
+        request = self._link.request("check", body=body, bundle_fd=bundle_fd)
+        fds = () if bundle_fd is None else (bundle_fd,)
+        answer = await self._link.ask(request, fds=fds, started=self._started)
+        text = answer.text("manifest")
+        if text is None:
+            return None
+        try:
+            manifest = parse_manifest(text.encode())
+        except ManifestError as error:
+            raise UpdateRefusedError("bad_manifest", str(error)) from error
+        self._ledger.remember(to_version=str(manifest.version))
+        if bundle_fd is None and answer.text("target") != manifest.target_path:
+            raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
+        if str(manifest.version) == self._parts.release.version and not options.force and not self._in_safe_mode:
+            return None
+        await self._admit(manifest)
+        return manifest
+
+    async def _admit(self, manifest: Manifest) -> None:
+        parts = self._parts
+        boot = await self._ledger.boot()
+        target = choose_target(boot, parts.slots.running)
+        running = _version_or_zero(parts.release.version)
+        device = Device(
+            product=parts.release.product,
+            board=parts.release.board,
+            # The safe-mode system is old by nature: what counts is the newest release that was healthy here.
+            running=max(running, boot.floor) if self._in_safe_mode else running,
+            floor=boot.floor,
+            capacity=await asyncio.to_thread(parts.slots.capacity, target),
+        )
+        found = refusal(manifest, device)
+        if found is not None:
+            raise UpdateRefusedError(found.reason, found.sentence)
+        objection = await parts.pre_install(manifest)
+        if objection:
+            raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
+
+    async def _install(self, manifest: Manifest, bundle_fd: int | None) -> AsyncGenerator[UpdateProgress, None]:
+        parts = self._parts
+        target = choose_target(await self._ledger.boot(), parts.slots.running)
+        with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
+            floor = str(manifest.boot_floor) if manifest.boot_floor else ""
+            await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
+            await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
+            self._heed_cancel()
+            fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
+            request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
+            run = await parts.launcher.start(request, fds, INSTALL_SILENCE_S)
+            try:
+                self._started(run)
+                async for message in run.messages():
+                    if isinstance(message, Progress):
+                        await self._follow(message)
+                        yield self._news(f"{manifest.product}-{manifest.version}")
+                    elif isinstance(message, Answer):
+                        break
+            finally:
+                await run.close()
+        if self._ledger.entry.state is State.DOWNLOADING:
+            await self._ledger.enter(Event.WRITTEN)
+
+    async def _follow(self, message: Progress) -> None:
+        self._percent, self._received_bytes = message.percent, message.received_bytes
+        if message.phase == "verifying" and self._ledger.entry.state is State.DOWNLOADING:
+            await self._ledger.enter(Event.WRITTEN)
+
+    async def _activate(self, manifest: Manifest) -> UpdateProgress:
+        self._heed_cancel()
+        self._committed = True
+        entry = await self._ledger.enter(Event.VERIFIED)
+        await asyncio.to_thread(self._parts.boot_state.update, lambda state: bootstate.activate(state, entry.target))
+        try:
+            await self._ledger.enter(Event.ACTIVATED, result=int(Result.UPDATED))
+        except OSError as error:
+            # It is done: the boot state counts. The next start settles what the journal says from there.
+            log.error("update: activated, but the journal cannot say so (%s)", error.strerror)
+            self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
+        self._percent = 100
+        return self._news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)
+
+    # --- endings -------------------------------------------------------------------------------------------------
+    def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:
+        entry = self._ledger.entry
+        state = transition(entry.state, Event.NOTHING_TO_DO).state
+        if manifest is not None:
+            self._ledger.remember(state=state)
+            return self._news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
+        self._ledger.remember(state=state, result=int(Result.NO_UPDATE_REQUIRED))
+        running = f"{self._parts.release.product}-{self._parts.release.version}"
+        return self._news(f"No update required: {running} is what should run.", done=True)
+
+    async def _failed(self, error: UpdateError) -> UpdateProgress:
+        """End the update that `error` stopped; what is reported of it depends on how far it had come."""
+        log.warning("update: %s", error)
+        state = self._ledger.entry.state
+        sentence, result = str(error), int(error.result)
+        if isinstance(error, DmsError) and state is State.CHECKING:
+            # Nothing began, and the server that could be told is the one that said no.
+            self._ledger.remember(state=transition(state, Event.FAIL).state, result=result)
+        elif (state, Event.FAIL) in TABLE:
+            cancelled = isinstance(error, UpdateCancelledError)
+            event = Event.CANCEL if cancelled else Event.FAIL
+            try:
+                await self._ledger.finish(
+                    event, "cancelled" if cancelled else "failed", error.reason, sentence, result=result
+                )
+            except OSError as second:
+                # The journal cannot be written: what it says is settled at the next start.
+                log.error("update: the outcome cannot be recorded (%s)", second.strerror)
+                self._ledger.remember(state=State.IDLE, result=result)
+        return self._news(sentence, done=True, ok=False, result=result)
+
+    # --- small things ---------------------------------------------------------------------------------------------
+    @property
+    def _in_safe_mode(self) -> bool:
+        return self._parts.slots.running == SAFE_SLOT
+
+    def _started(self, run: WorkerRun) -> None:
+        self._worker = run
+        if self._cancelled:
+            run.stop()
+
+    def _heed_cancel(self) -> None:
+        if self._cancelled:
+            raise UpdateCancelledError
+
+    def _news(
+        self, message: str, *, done: bool = False, ok: bool = True, reboot: bool = False, result: int | None = None
+    ) -> UpdateProgress:
+        return UpdateProgress(
+            state=self.state,
+            percent=self._percent,
+            message=message,
+            received_bytes=self._received_bytes,
+            done=done,
+            ok=ok,
+            reboot=reboot,
+            result=self.last_result if result is None else result,
+        )
+
+
+def _version_or_zero(text: str) -> Version:
+    try:
+        return parse_version(text)
+    except BadVersionError:
+        return Version(0, 0, 0)

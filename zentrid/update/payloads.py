@@ -1,0 +1,133 @@
+"""Where patch streams come from: the server, by ranges and across lost connections, or a bundle file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from zentrid.adapters.blockdev import read_at
+from zentrid.bundle.patch import PatchHeader
+from zentrid.bundle.zbfile import Member
+from zentrid.update.errors import DmsRefusedError, DmsUnreachableError, PayloadError
+from zentrid.update.transport import ConnectionLostError, OutOfTimeError, Transport
+
+_FILE_CHUNK_BYTES: Final = 256 * 1024
+_SERVER_ERROR: Final = 500
+
+
+class PatchSource(Protocol):
+    """One patch stream that can be read at any place."""
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield exactly the bytes `start` to `end` (exclusive) in chunks, or raise."""
+
+
+class Payloads(Protocol):
+    """All patch streams of one release."""
+
+    def open(self, root_hash: str, base_hash: str | None) -> PatchSource:
+        """Return the stream for the payload `root_hash`, from `base_hash` if there is one, else from nothing."""
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How a lost connection is taken up again. The time for everything together is the transport's."""
+
+    most: int = 8
+    """Failures in a row, without having received much, after which the server counts as out of reach."""
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 30.0
+    enough_bytes: int = 16 * 1024
+    """A connection that gave this much before it broke was worth it: the count starts again."""
+
+
+class DmsPayloads:
+    """Patch streams on the server."""
+
+    def __init__(
+        self, transport: Transport, retries: Retries | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._transport = transport
+        self._retries = retries or Retries()
+        self._sleep = sleep
+
+    def open(self, root_hash: str, base_hash: str | None) -> PatchSource:
+        """Return the stream; nothing is asked of the server before it is read."""
+        path = f"/device/v1/payload/{root_hash}?base={base_hash or 'none'}"
+        return _DmsSource(self._transport, path, self._retries, self._sleep)
+
+
+@dataclass(frozen=True)
+class _DmsSource:
+    transport: Transport
+    path: str
+    retries: Retries
+    sleep: Callable[[float], None]
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        position, failures = start, 0
+        while position < end:
+            before = position
+            try:
+                with self.transport.stream(self.path, position, end) as chunks:
+                    for chunk in chunks:
+                        position += len(chunk)
+                        yield chunk
+                if position < end:
+                    raise ConnectionLostError("the server ended its answer early; try again later")
+            except OutOfTimeError:
+                raise
+            except (DmsUnreachableError, DmsRefusedError) as error:
+                if isinstance(error, DmsRefusedError) and error.status < _SERVER_ERROR:
+                    raise
+                failures = 1 if position - before >= self.retries.enough_bytes else failures + 1
+                if failures >= self.retries.most:
+                    raise
+                self.sleep(min(self.retries.first_pause_s * 2 ** (failures - 1), self.retries.longest_pause_s))
+
+
+@dataclass(frozen=True)
+class BundlePayloads:
+    """Patch streams in an open bundle file."""
+
+    fd: int
+    members: Mapping[str, Member]
+    """By root hash (hexadecimal)."""
+
+    def open(self, root_hash: str, base_hash: str | None) -> PatchSource:
+        """Return the stream; a bundle has those from nothing only. Raises PayloadError if it is not in the bundle."""
+        member = self.members.get(root_hash)
+        if member is None:
+            raise PayloadError(f"the bundle lacks the payload {root_hash[:16]}…; build it again")
+        return _FileSource(self.fd, member)
+
+
+@dataclass(frozen=True)
+class _FileSource:
+    fd: int
+    member: Member
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        if end > self.member.size_bytes:
+            raise PayloadError(f"the bundle's {self.member.name} ends too early; copy it again")
+        for offset in range(start, end, _FILE_CHUNK_BYTES):
+            size = min(_FILE_CHUNK_BYTES, end - offset)
+            chunk = read_at(self.fd, self.member.offset + offset, size)
+            if len(chunk) != size:
+                raise PayloadError(f"the bundle file ends inside {self.member.name}; copy it again")
+            yield chunk
+
+
+def read_range(source: PatchSource, start: int, end: int) -> bytes:
+    """Return the bytes `start` to `end` at once; only for what is bounded (headers, leaf sections)."""
+    return b"".join(source.read(start, end))
+
+
+def read_header(source: PatchSource) -> PatchHeader:
+    """Return the stream's header, reading not a byte more. Raises PatchError."""
+    data = b""
+    while needed := PatchHeader.bytes_needed(data):
+        data += read_range(source, len(data), len(data) + needed)
+    return PatchHeader.parse(data)

@@ -1,0 +1,194 @@
+"""What the supervisor and its update worker say to each other: one JSON request in, JSON lines out.
+
+The supervisor does not trust the worker, which parses what comes from outside: lines are bounded and typed here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from zentrid.update.errors import (
+    DmsRefusedError,
+    DmsUnreachableError,
+    UpdateError,
+    UpdateRefusedError,
+    WorkerDiedError,
+    printable,
+)
+
+MAX_REQUEST_BYTES: Final = 256 * 1024
+MAX_LINE_BYTES: Final = 2 * 1024 * 1024
+"""A manifest of 256 KiB in JSON, every character of it escaped."""
+
+Op = Literal["claim", "activate", "status", "check", "report", "install"]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A partition that may have useful blocks."""
+
+    fd: int
+    data_blocks: int | None = None
+    tree_start_block: int = 0
+
+
+@dataclass(frozen=True)
+class ItemSpec:
+    """One payload to install."""
+
+    name: str
+    root_hash: str
+    size_bytes: int
+    fd: int
+    with_tree: bool
+    sources: tuple[SourceSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class InstallSpec:
+    """What to write where."""
+
+    version: str
+    slot: str
+    items: tuple[ItemSpec, ...]
+    verify_fit: bool = True
+    """Check that kernel and rootfs belong together; off only for boards without a FIT."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that one run of the worker needs. File descriptors are numbers of inherited ones."""
+
+    op: Op
+    identity_dir: str
+    host: str
+    port: int
+    uuid: str
+    version: str
+    user: str = "zentri-ota"
+    """The user to become when started as root; one that does not exist is left out."""
+    body: dict[str, Any] = field(default_factory=dict)
+    """For claim, activate and check: what is sent to the server, apart from the UUID."""
+    reports: tuple[dict[str, Any], ...] = ()
+    tuf_dir: str = ""
+    built: str = ""
+    """When the running image was built: no earlier time is believed."""
+    bundle_fd: int | None = None
+    """For check and install: a bundle file instead of the server."""
+    install: InstallSpec | None = None
+    limits: dict[str, float] = field(default_factory=dict)
+    """Fields of `transport.Limits` that differ from the default."""
+    retries: dict[str, float] = field(default_factory=dict)
+    """Fields of `payloads.Retries` that differ from the default."""
+
+    def to_bytes(self) -> bytes:
+        """Return the request as the worker reads it."""
+        return json.dumps(asdict(self)).encode()
+
+
+def parse_request(raw: bytes) -> Request:
+    """Return the request that the supervisor wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    value = json.loads(raw)
+    install = value.pop("install", None)
+    value["reports"] = tuple(value.get("reports", ()))
+    request = Request(**value)
+    if install is None:
+        return request
+    items = tuple(
+        ItemSpec(**{**item, "sources": tuple(SourceSpec(**source) for source in item["sources"])})
+        for item in install["items"]
+    )
+    return Request(**{**value, "install": InstallSpec(**{**install, "items": items})})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """News of an installation."""
+
+    phase: str
+    """`downloading` or `verifying`."""
+    percent: int
+    received_bytes: int
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One report is on the server."""
+
+    report_id: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The worker has done what it was asked for."""
+
+    values: dict[str, Any]
+
+    def text(self, name: str) -> str | None:
+        """Return a text of the answer; None if it is not there or no text."""
+        value = self.values.get(name)
+        return value if isinstance(value, str) else None
+
+
+Message = Progress | Delivered | Answer
+
+
+def progress_line(news: Progress) -> bytes:
+    """Return the line for a progress message."""
+    return _line("progress", asdict(news))
+
+
+def delivered_line(report_id: str) -> bytes:
+    """Return the line for a report that arrived."""
+    return _line("delivered", {"report_id": report_id})
+
+
+def answer_line(values: dict[str, Any]) -> bytes:
+    """Return the line that ends a successful run."""
+    return _line("answer", {"values": values})
+
+
+def failure_line(error: UpdateError) -> bytes:
+    """Return the line that ends a failed run."""
+    values: dict[str, Any] = {"kind": "other", "reason": error.reason, "sentence": str(error)}
+    if isinstance(error, DmsRefusedError):
+        values |= {"kind": "refused", "status": error.status, "sentence": error.message}
+    elif isinstance(error, DmsUnreachableError):
+        values["kind"] = "unreachable"
+    return _line("failure", values)
+
+
+def _line(kind: str, values: dict[str, Any]) -> bytes:
+    return json.dumps({"type": kind, **values}).encode() + b"\n"
+
+
+def parse_line(line: bytes) -> Message:
+    """Return what the worker said; a failure is raised as the error that it was. Raises WorkerDiedError for nonsense."""
+    try:
+        value = json.loads(line)
+        kind = value["type"]
+        if kind == "progress":
+            percent = min(max(int(value["percent"]), 0), 100)
+            return Progress(printable(str(value["phase"]), 20), percent, max(int(value["received_bytes"]), 0))
+        if kind == "delivered":
+            return Delivered(str(value["report_id"])[:64])
+        if kind == "answer" and isinstance(value["values"], dict):
+            return Answer(value["values"])
+        if kind == "failure":
+            failure = _error(value)
+        else:
+            raise ValueError(kind)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WorkerDiedError("the update worker said something that makes no sense; see the log") from error
+    raise failure
+
+
+def _error(value: dict[str, Any]) -> UpdateError:
+    sentence = printable(str(value["sentence"]), 600)
+    if value["kind"] == "refused":
+        return DmsRefusedError(int(value["status"]), sentence)
+    if value["kind"] == "unreachable":
+        return DmsUnreachableError(sentence)
+    return UpdateRefusedError(printable(str(value["reason"]), 40), sentence)

@@ -1,0 +1,278 @@
+"""The worker's one way to the server: HTTPS with both certificates, and a bound on everything that a server could abuse.
+
+Blocking on purpose: the worker is a short-lived process of its own. Certificates are loaded when the context is made, which
+happens before privileges are dropped; everything after that reads from the network only.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from zentrid.update.errors import DmsError, DmsRefusedError, DmsUnreachableError, printable
+
+MAX_JSON_BYTES: Final = 64 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
+_STATUS_OK, _STATUS_PARTIAL, _STATUS_SERVER_ERROR = 200, 206, 500
+
+
+class ConnectionLostError(DmsUnreachableError):
+    """The connection broke, or was too slow, in the middle of an answer; what was received may be kept."""
+
+    reason = "connection_lost"
+
+
+class OutOfTimeError(DmsUnreachableError):
+    """The time for everything together is over: there is no point in trying again now."""
+
+    reason = "out_of_time"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on the server's behaviour."""
+
+    connect_s: float = 10.0
+    """Longest wait for a connection, TLS included."""
+    read_s: float = 20.0
+    """Longest wait for the next byte."""
+    min_rate_bytes_s: float = 512.0
+    """An answer slower than this over `rate_window_s` is given up."""
+    rate_window_s: float = 20.0
+    total_s: float = 3600.0
+    """Everything that one worker does on the network."""
+    max_rate_bytes_s: float = 0.0
+    """A limit of the owner's (`ota.rate_limit`); 0: none."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the server is and who asks."""
+
+    host: str
+    port: int
+    uuid: str
+    version: str
+
+
+def client_context(identity_dir: Path) -> ssl.SSLContext:
+    """Return a TLS 1.3 context with the device's certificate that trusts the DMS's own CA alone.
+
+    Raises DmsUnreachableError when the identity is not usable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(identity_dir / "dms_ca.crt")
+        context.load_cert_chain(identity_dir / "device.crt", identity_dir / "device.key")
+    except (OSError, ssl.SSLError) as error:
+        raise DmsUnreachableError(
+            f"the device's certificate cannot be used ({printable(str(error), 100)}); provision the device again"
+        ) from error
+    return context
+
+
+class Pace:
+    """Watches one answer's speed: too slow is an error, too fast for the owner's limit waits."""
+
+    def __init__(self, limits: Limits, deadline_s: float, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._window_start_s = self._start_s = clock()
+        self._window_bytes = self._bytes = 0
+
+    def received(self, size: int) -> None:
+        """Count `size` bytes more. Raises ConnectionLostError if the server is too slow or the time is over."""
+        now_s = self._clock()
+        self._window_bytes += size
+        self._bytes += size
+        if now_s >= self._deadline_s:
+            raise DmsUnreachableError(
+                "the server took longer than an update may take; try again on a better connection"
+            )
+        elapsed_s = now_s - self._window_start_s
+        if elapsed_s >= self._limits.rate_window_s:
+            if self._window_bytes < self._limits.min_rate_bytes_s * elapsed_s:
+                raise ConnectionLostError(
+                    f"the server sends only {self._window_bytes / elapsed_s:.0f} bytes a second; try again later"
+                )
+            self._window_start_s, self._window_bytes = now_s, 0
+        if self._limits.max_rate_bytes_s:
+            ahead_s = self._bytes / self._limits.max_rate_bytes_s - (now_s - self._start_s)
+            if ahead_s > 0:
+                time.sleep(min(ahead_s, self._limits.rate_window_s / 2))
+
+
+class Transport:
+    """A session with the device door. Every call may raise DmsUnreachableError or DmsRefusedError."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        context: ssl.SSLContext,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.received_bytes = 0
+        """Body bytes received so far."""
+        self._endpoint = endpoint
+        self._clock = clock
+        self._deadline_s = clock() + self.limits.total_s
+        self._pool = urllib3.HTTPSConnectionPool(
+            endpoint.host,
+            endpoint.port,
+            maxsize=1,
+            timeout=urllib3.Timeout(connect=self.limits.connect_s, read=self.limits.read_s),
+            retries=False,
+            ssl_context=context,
+            headers={
+                "X-Zentri-UUID": endpoint.uuid,
+                "User-Agent": f"zentrid/{endpoint.version}",
+                "Accept-Encoding": "identity",
+            },
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pool.close()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send JSON, return the JSON object of the answer."""
+        raw = self._bytes("POST", path, MAX_JSON_BYTES, json.dumps(body).encode())
+        return _json_object(raw)
+
+    def get_json(self, path: str) -> dict[str, Any]:
+        """Return the JSON object at `path`."""
+        return _json_object(self._bytes("GET", path, MAX_JSON_BYTES))
+
+    def get_bytes(self, path: str, max_bytes: int) -> bytes:
+        """Return the whole answer; one longer than `max_bytes` is refused."""
+        return self._bytes("GET", path, max_bytes)
+
+    @contextmanager
+    def stream(self, path: str, start: int, end: int | None = None) -> Iterator[Iterator[bytes]]:
+        """Open the bytes `start` to `end` (exclusive; None: to the end) of `path`; yields an iterator of chunks.
+
+        The chunks together are never longer than asked for, but may be shorter. ConnectionLostError: it broke; what came
+        before is right. A server that ignores the range is an error unless `start` is 0.
+        """
+        wanted = f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
+        response = self._open("GET", path, None, {"Range": wanted})
+        try:
+            self._check_range(response, start)
+            yield self._chunks(response, None if end is None else end - start)
+        finally:
+            # A connection with unread bytes cannot be used again; any other serves the next part.
+            if response.length_remaining == 0:
+                response.release_conn()
+            else:
+                response.close()
+
+    def _check_range(self, response: urllib3.BaseHTTPResponse, start: int) -> None:
+        if response.status == _STATUS_PARTIAL:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise DmsUnreachableError("the server sent another part of the payload than was asked for; try again")
+        elif response.status != _STATUS_OK or start:
+            raise DmsUnreachableError(f"the server does not serve parts of payloads (status {response.status})")
+
+    def _bytes(self, method: str, path: str, max_bytes: int, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        response = self._open(method, path, body, headers)
+        try:
+            data = b"".join(self._chunks(response, max_bytes + 1))
+        finally:
+            response.release_conn()
+        if len(data) > max_bytes:
+            response.close()
+            raise DmsUnreachableError(
+                f"the server sent more than the {max_bytes} bytes that {path.split('?')[0]} may have"
+            )
+        return data
+
+    def _open(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        if self._clock() >= self._deadline_s:
+            raise OutOfTimeError("there was no time left for the server; try again on a better connection")
+        try:
+            response = self._pool.urlopen(
+                method,
+                path,
+                body=body,
+                headers={**self._pool.headers, **headers},
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (HTTPError, OSError) as error:
+            raise DmsUnreachableError(self._why(error)) from error
+        if response.status not in (_STATUS_OK, _STATUS_PARTIAL):
+            try:
+                raise self._refusal(response)
+            finally:
+                response.close()
+        return response
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse) -> DmsError:
+        try:
+            raw = b"".join(self._chunks(response, MAX_JSON_BYTES))
+            message = _json_object(raw).get("message")
+        except DmsError:
+            message = None
+        if not isinstance(message, str) or not message:
+            message = f"the server answered with status {response.status}"
+        return DmsRefusedError(response.status, message)
+
+    def _chunks(self, response: urllib3.BaseHTTPResponse, most_bytes: int | None) -> Iterator[bytes]:
+        left = _CHUNK_BYTES if most_bytes is None else most_bytes
+        pace = Pace(self.limits, self._deadline_s, self._clock)
+        while left > 0:
+            try:
+                # read1 returns what is there: a server that trickles is noticed at each byte, not after a full buffer.
+                chunk = response.read1(min(left, _CHUNK_BYTES))
+            except (HTTPError, OSError) as error:
+                raise ConnectionLostError(self._why(error)) from error
+            if not chunk:
+                return
+            self.received_bytes += len(chunk)
+            left = left if most_bytes is None else left - len(chunk)
+            yield chunk
+            pace.received(len(chunk))
+
+    def _why(self, error: Exception) -> str:
+        where = f"{self._endpoint.host}:{self._endpoint.port}"
+        cause = _innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            detail = printable(cause.verify_message, 100)
+            return f"the server at {where} is not the one that this device trusts ({detail}); check dms.host"
+        detail = printable(getattr(cause, "strerror", None) or type(cause).__name__, 100)
+        return f"cannot reach the server at {where} ({detail}); check the network, dms.host and dms.port"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return what urllib3's errors are wrapped around: the operating system's or the TLS library's own error."""
+    for _ in range(8):
+        inner = [value for value in (getattr(error, "reason", None), *error.args) if isinstance(value, BaseException)]
+        if not inner:
+            break
+        error = inner[0]
+    return error
+
+
+def _json_object(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise DmsUnreachableError("the server's answer is not what a DMS answers; check dms.host and dms.port")
+    return value

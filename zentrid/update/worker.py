@@ -1,0 +1,223 @@
+"""The update worker: a short-lived child that meets the outside world and has no rights to do harm there.
+
+`python3 -m zentrid.update.worker` reads one request from standard input and writes JSON lines to standard output. What needs
+rights (keys, block devices) is read or inherited before it becomes an unprivileged user; what comes from outside is touched
+only afterwards. It ends, and its memory with it, when the request is done or its supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import ssl
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from zentrid.bundle.tree import blocks_for
+from zentrid.core.names import SlotName
+from zentrid.core.version import parse_version
+from zentrid.update import protocol
+from zentrid.update.errors import DmsRefusedError, PayloadError, UpdateError, WorkerDiedError, printable
+from zentrid.update.install import ItemJob, check_fit, install
+from zentrid.update.payloads import DmsPayloads, Payloads, Retries
+from zentrid.update.protocol import InstallSpec, ItemSpec, Request
+from zentrid.update.sideload import open_payloads, trusted_manifest
+from zentrid.update.target import Source
+from zentrid.update.transport import Endpoint, Limits, Transport, client_context
+
+PROGRESS_INTERVAL_S: Final = 0.2
+MAX_ADDRESS_SPACE_BYTES: Final = 768 * 1024 * 1024
+_BAD_REQUEST: Final = 400
+
+Emit = Callable[[bytes], None]
+
+
+@dataclass
+class Secrets:
+    """What must be read while there are still the rights to."""
+
+    tls: ssl.SSLContext | None
+    root: bytes
+
+
+def main() -> int:
+    """Carry out the request on standard input; return the exit status."""
+    request = protocol.parse_request(sys.stdin.buffer.read(protocol.MAX_REQUEST_BYTES + 1))
+    output = sys.stdout.buffer
+
+    def emit(line: bytes) -> None:
+        output.write(line)
+        output.flush()
+
+    return run(request, emit, drop=drop_privileges)
+
+
+def run(request: Request, emit: Emit, drop: Callable[[Request], None] = lambda _request: None) -> int:
+    """Carry out `request`; every outcome is emitted. Returns 0 when it was done."""
+    try:
+        secrets = load_secrets(request)
+        drop(request)
+        emit(protocol.answer_line(_Worker(request, secrets, emit).carry_out()))
+    except UpdateError as error:
+        emit(protocol.failure_line(error))
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        sentence = f"the update worker failed inside ({type(error).__name__}); see the log"
+        emit(protocol.failure_line(WorkerDiedError(sentence)))
+        return 1
+    return 0
+
+
+def load_secrets(request: Request) -> Secrets:
+    """Read certificate, key and root of trust; make the metadata folder. Raises UpdateError."""
+    identity = Path(request.identity_dir)
+    online = request.bundle_fd is None
+    tls = client_context(identity) if online else None
+    root = b""
+    if request.op == "check":
+        try:
+            root = (identity / "root.json").read_bytes()
+            Path(request.tuf_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PayloadError(f"the update's folders cannot be used ({printable(str(error), 120)})") from error
+    return Secrets(tls, root)
+
+
+def drop_privileges(request: Request) -> None:
+    """Become the worker's own user, if this is root and there is such a user; limit what a runaway could take."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
+    os.umask(0o077)
+    if os.geteuid() != 0:
+        return
+    try:
+        user = pwd.getpwnam(request.user)
+    except KeyError:
+        return
+    if request.tuf_dir and Path(request.tuf_dir).is_dir():
+        os.chown(request.tuf_dir, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    os.setgroups([])
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+
+
+class _Worker:
+    def __init__(self, request: Request, secrets: Secrets, emit: Emit) -> None:
+        self._request = request
+        self._secrets = secrets
+        self._emit = emit
+        self._transport: Transport | None = None
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def carry_out(self) -> dict[str, Any]:
+        """Do what the request asks for and return the answer's values."""
+        request = self._request
+        try:
+            match request.op:
+                case "claim" | "activate":
+                    return {"message": self._ask(request.op).get("message", "")}
+                case "status":
+                    return self._net().get_json(f"/device/v1/status?uuid={request.uuid}")
+                case "report":
+                    return self._report()
+                case "check":
+                    return self._check()
+                case "install":
+                    return self._install()
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+
+    def _net(self) -> Transport:
+        request = self._request
+        if self._transport is None:
+            if self._secrets.tls is None:
+                raise WorkerDiedError("the update worker was asked to use the network without a certificate")
+            endpoint = Endpoint(request.host, request.port, request.uuid, request.version)
+            self._transport = Transport(endpoint, self._secrets.tls, Limits(**request.limits))
+        return self._transport
+
+    def _ask(self, name: str) -> dict[str, Any]:
+        return self._net().post(f"/device/v1/{name}", {"uuid": self._request.uuid, **self._request.body})
+
+    def _report(self) -> dict[str, Any]:
+        refused = 0
+        for report in self._request.reports:
+            try:
+                self._net().post("/device/v1/report", {"uuid": self._request.uuid, **report})
+            except DmsRefusedError as error:
+                if error.status != _BAD_REQUEST:
+                    raise
+                # One that the server cannot read must not stop those behind it.
+                refused += 1
+                continue
+            self._emit(protocol.delivered_line(str(report["id"])))
+        return {"refused": refused}
+
+    def _check(self) -> dict[str, Any]:
+        # Imported here because the library is large and only checks need it.
+        from zentrid.update.metadata import TrustStore, online_manifest, parse_time
+
+        request = self._request
+        store = TrustStore(Path(request.tuf_dir), self._secrets.root, parse_time(request.built))
+        if request.bundle_fd is not None:
+            return {"manifest": trusted_manifest(request.bundle_fd, store).decode()}
+        answer = self._ask("check")
+        update = answer.get("update")
+        if update is None:
+            return {"message": answer.get("message", "")}
+        target = update.get("target") if isinstance(update, dict) else None
+        if not isinstance(target, str) or len(target) > 200:
+            raise PayloadError("the server named a release in a way that this device does not understand")
+        return {"manifest": online_manifest(store, self._net(), target).decode(), "target": target}
+
+    def _install(self) -> dict[str, Any]:
+        request, spec = self._request, self._request.install
+        if spec is None:
+            raise WorkerDiedError("the update worker was not told what to install")
+        payloads: Payloads
+        if request.bundle_fd is not None:
+            payloads = open_payloads(request.bundle_fd)
+        else:
+            payloads = DmsPayloads(self._net(), Retries(**cast("dict[str, Any]", request.retries)))
+        install(tuple(_job(item) for item in spec.items), payloads, self._tell)
+        if spec.verify_fit:
+            _check_fit(spec)
+        return {"received_bytes": self._received()}
+
+    def _received(self) -> int:
+        return self._transport.received_bytes if self._transport else 0
+
+    def _tell(self, phase: str, percent: int) -> None:
+        now_s = time.monotonic()
+        if phase != self._last[0] or now_s - self._last[1] >= PROGRESS_INTERVAL_S:
+            self._last = (phase, now_s)
+            self._emit(protocol.progress_line(protocol.Progress(phase, percent, self._received())))
+
+
+def _job(item: ItemSpec) -> ItemJob:
+    sources = tuple(Source(source.fd, source.data_blocks, source.tree_start_block) for source in item.sources)
+    return ItemJob(item.name, item.root_hash, item.size_bytes, item.fd, sources, item.with_tree)
+
+
+def _check_fit(spec: InstallSpec) -> None:
+    by_name = {item.name: item for item in spec.items}
+    kernel, rootfs = by_name["kernel"], by_name["rootfs"]
+    slot = cast("SlotName", spec.slot)
+    check_fit(kernel.fd, slot, parse_version(spec.version), rootfs.root_hash, blocks_for(rootfs.size_bytes))
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        sys.exit(main())
+    sys.exit(1)

@@ -1,0 +1,75 @@
+"""Turns the readable boot script into the ROM's default environment (U-Boot's `CONFIG_DEFAULT_ENV_FILE` text form)."""
+
+from __future__ import annotations
+
+import re
+
+from zentrid.core import names
+
+STATE_ADDRESS = 0x48000000
+READ_BACK_ADDRESS = 0x48010000
+FIT_ADDRESS = 0x50000000
+MAGIC_ADDRESS = 0x40300000
+WAIT_ADDRESS = 0x40300008
+MAGIC_WORD = "5a454e54"  # "ZENT"
+
+_FUNC = re.compile(r"func ([a-z_0-9]+)")
+
+
+class BootScriptError(ValueError):
+    """The boot script's source is not well formed; the message names the line."""
+
+
+def parse_functions(source: str) -> dict[str, str]:
+    """Return the functions of the script, in order, each as one line of commands.
+
+    Raises BootScriptError for text outside a function, a function without an end, or a name used twice.
+    """
+    functions: dict[str, str] = {}
+    current: str | None = None
+    lines: list[str] = []
+    for number, raw in enumerate(source.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        start = _FUNC.fullmatch(line)
+        if start:
+            if current is not None or start[1] in functions:
+                raise BootScriptError(f"line {number}: function {start[1]} begins inside another one or a second time")
+            current, lines = start[1], []
+        elif current is None:
+            raise BootScriptError(f"line {number}: {line!r} stands outside every function")
+        elif line == "end":
+            functions[current], current = " ".join(lines), None
+        else:
+            lines.append(line)
+    if current is not None:
+        raise BootScriptError(f"function {current} has no end")
+    return functions
+
+
+def constants() -> dict[str, str]:
+    """Return the script's constants, made from the names that the rest of the system uses."""
+    kernel_sectors = names.partition("kernel_a").size_bytes // 512
+    return {
+        "stateaddr": f"0x{STATE_ADDRESS:x}",
+        "backaddr": f"0x{READ_BACK_ADDRESS:x}",
+        "fitaddr": f"0x{FIT_ADDRESS:x}",
+        "fitsectors": f"0x{kernel_sectors:x}",
+        "magicaddr": f"0x{MAGIC_ADDRESS:x}",
+        "waitaddr": f"0x{WAIT_ADDRESS:x}",
+        "magicword": MAGIC_WORD,
+        "bs_vars": " ".join(names.BOOTSTATE_VARS),
+    }
+
+
+def environment(source: str, *, production: bool) -> str:
+    """Return the environment file for a script source.
+
+    In a production ROM standard input is the null device: no key stops the script and no prompt can be typed at.
+    """
+    # bootdelay must stand in the environment: the built-in variable overrides CONFIG_BOOTDELAY.
+    settings = {"bootcmd": "run main", "bootdelay": "-2", "stdout": "serial", "stderr": "serial"}
+    settings["stdin"] = "nulldev" if production else "serial"
+    values = settings | constants() | parse_functions(source)
+    return "".join(f"{name}={value}\n" for name, value in values.items())

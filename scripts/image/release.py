@@ -1,0 +1,255 @@
+"""A release: one version of the root file system and its signed FIT. And the image: a ROM and a disk with a release on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.board_driver.machine import MACHINE_ARGS
+from scripts.bundle_tool.elfcheck import check_tree
+from scripts.image import bootenv, compile, disk, fit, rootfs, sbom, sources
+from scripts.image.cache import Cache, hash_files
+from scripts.image.run import SOURCE_DATE_EPOCH, BuildError
+from zentrid import ZENTRI_VERSION
+from zentrid.bundle.tree import HashTree
+from zentrid.core import names
+
+BUILT = "2026-01-01T00:00:00Z"
+RECIPE = "1"
+"""Raised by hand when a step's result changes for a reason that its hashed inputs do not show."""
+
+KEEP_RELEASES = 24
+KEEP_DISKS = 4
+
+
+@dataclass(frozen=True)
+class ReleaseSpec:
+    """What distinguishes one release from another."""
+
+    product: str
+    version: str
+    production: bool = False
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """More files for the root file system: path → text; a path below `etc/zentri/hooks` becomes executable."""
+
+
+@dataclass
+class Builder:
+    """Builds with one cache, one keys folder and the files of one checkout."""
+
+    top: Path
+    cache: Cache
+    keys: Path
+    say: Callable[[str], None]
+    """Called at the start of each step that really runs, with a sentence."""
+    _trees: dict[bool, Path] = field(default_factory=dict)
+    """Every release of one builder is made from the same files, even if somebody edits them meanwhile."""
+
+    @property
+    def _board(self) -> Path:
+        return self.top / "buildroot_external/board/virt"
+
+    def _hash(self, *paths: str) -> str:
+        return hash_files([self.top / path for path in paths], self.top)
+
+    def _step(self, name: str, inputs: Mapping[str, str], sentence: str, build: Callable[[Path, Path], None]) -> Path:
+        logs = self.cache.root / "logs"
+
+        def announced(out: Path) -> None:
+            self.say(sentence)
+            log = logs / f"{name}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.unlink(missing_ok=True)
+            build(out, log)
+
+        return self.cache.get(name, {**inputs, "recipe": RECIPE}, announced)
+
+    def sources(self) -> Path:
+        """Return the folder with the sources of Linux and U-Boot."""
+        return self._step(
+            "sources",
+            {"suite": sources.SUITE, "linux": sources.LINUX_PACKAGE, "uboot": sources.UBOOT_SOURCE},
+            "fetching the sources of Linux and U-Boot",
+            lambda out, log: sources.fetch_sources(out, log=log),
+        )
+
+    def linux(self) -> Path:
+        """Return the folder with the kernel."""
+        source = self.sources()
+        inputs = {"source": source.name, "config": self._hash("buildroot_external/board/virt/linux.fragment")}
+        return self._step(
+            "linux", inputs, "compiling Linux (some minutes)",
+            lambda out, log: compile.build_linux(source, self._board, out, log=log),
+        )  # fmt: skip
+
+    def uboot(self, *, production: bool) -> Path:
+        """Return the folder with U-Boot, the boot script inside."""
+        source = self.sources()
+        environment = bootenv.environment((self._board / "boot.script").read_text(), production=production)
+        inputs = {
+            "source": source.name,
+            "config": self._hash("buildroot_external/board/virt/u-boot.fragment"),
+            "environment": environment,
+        }
+        return self._step(
+            "u-boot", inputs, "compiling U-Boot",
+            lambda out, log: compile.build_uboot(source, self._board, environment, out, log=log),
+        )  # fmt: skip
+
+    def base(self) -> Path:
+        """Return the folder with the root file system before overlay and zentrid."""
+        inputs = {
+            "suite": sources.SUITE,
+            "packages": self._hash("scripts/image/packages.txt"),
+            "code": self._hash("scripts/image/rootfs.py"),
+        }
+        return self._step(
+            "base", inputs, "fetching Debian packages for the board and compiling their Python (about a minute)",
+            lambda out, log: rootfs.build_base(self.top / "scripts/image/packages.txt", out, log=log),
+        )  # fmt: skip
+
+    def tree(self, *, production: bool) -> Path:
+        """Return the folder with the complete root file system, all but what names the release."""
+        if production in self._trees:
+            return self._trees[production]
+        base = self.base()
+        inputs = {"base": base.name, "files": self._hash("rootfs_overlay", "zentrid"), "production": str(production)}
+
+        def build(out: Path, log: Path) -> None:
+            root = out / "root"
+            shutil.copytree(base / "root", root, symlinks=True)
+            rootfs.overlay(self.top / "rootfs_overlay", root)
+            rootfs.install_zentrid(self.top / "zentrid", root, log=log)
+            if production:
+                passwd = root / "etc/passwd"
+                passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", ":/root:/bin/false"))
+            else:
+                (root / "etc/zentri/development").write_text("A development build: root has a shell over SSH.\n")
+            rootfs.normalize_modes(root)
+            problems = check_tree(root)
+            if problems:
+                raise BuildError("the root file system has programs that cannot run:\n" + "\n".join(problems[:20]))
+
+        self._trees[production] = self._step("tree", inputs, "assembling the root file system", build)
+        return self._trees[production]
+
+    def release(self, spec: ReleaseSpec) -> Path:
+        """Return the folder with `kernel.itb`, `rootfs.erofs`, `rootfs.img`, `packages.json` and `sbom.cdx.json`."""
+        fit.ensure_key(self.keys)
+        with ThreadPoolExecutor(2) as pool:  # the kernel uses all cores; fetching packages and compiling Python fit in
+            kernel, tree = pool.submit(self.linux), pool.submit(self.tree, production=spec.production)
+            linux, files = kernel.result(), tree.result()
+        base, source = self.base(), self.sources()
+        inputs = {
+            "linux": linux.name, "tree": files.name, "product": spec.product, "version": spec.version,
+            "extra": json.dumps(dict(spec.extra), sort_keys=True), "production": str(spec.production),
+            "template": self._hash("buildroot_external/board/virt/slot.its.in"),
+            "code": self._hash("scripts/image/fit.py"),
+            "key": hash_files([self.keys / f"{fit.KEY_NAME}.crt"], self.keys),
+        }  # fmt: skip
+
+        def build(out: Path, log: Path) -> None:
+            root = out / "root"
+            shutil.copytree(files / "root", root, symlinks=True)
+            self._write_release_files(root, spec)
+            tree = rootfs.pack(root, out, log=log)
+            shutil.rmtree(root)
+            self._check_size(out / "rootfs.img", "rootfs_a")
+            template = self._board / "slot.its.in"
+            fit.build_fit(
+                template,
+                linux / "Image",
+                tree,
+                product=spec.product,
+                version=spec.version,
+                keys=self.keys,
+                out=out,
+                log=log,
+            )
+            (out / "root_hash").write_text(tree.root.hex() + "\n")
+            entries = sbom.components(base / "packages.json", linux, source)
+            sbom.write(entries, spec.product, spec.version, out)
+
+        return self._step("release", inputs, f"packing and signing release {spec.product}-{spec.version}", build)
+
+    def _write_release_files(self, root: Path, spec: ReleaseSpec) -> None:
+        about = {
+            "product": spec.product, "version": spec.version, "built": BUILT, "board": "virt",
+            "zentri_version": ZENTRI_VERSION, "development": not spec.production,
+        }  # fmt: skip
+        folder = root / "etc/zentri"
+        (folder / "release.json").write_text(json.dumps(about, indent=1) + "\n")
+        for name, text in spec.extra.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755 if name.startswith("etc/zentri/hooks/") else 0o644)
+
+    @staticmethod
+    def _check_size(image: Path, partition: str) -> None:
+        size, limit = image.stat().st_size, names.partition(partition).size_bytes
+        if size > limit:
+            raise BuildError(f"the root file system with its hash tree has {size} bytes, its partition only {limit}")
+
+    def rom(self, *, production: bool) -> Path:
+        """Return the folder with `rom.bin`."""
+        fit.ensure_key(self.keys)
+        uboot = self.uboot(production=production)
+        inputs = {
+            "uboot": uboot.name, "machine": " ".join(MACHINE_ARGS), "qemu": _qemu_version(),
+            "tree": self._hash("buildroot_external/board/virt/reserved-memory.dtsi"),
+            "code": self._hash("scripts/image/fit.py"),
+            "key": hash_files([self.keys / f"{fit.KEY_NAME}.crt"], self.keys),
+        }  # fmt: skip
+        additions = self._board / "reserved-memory.dtsi"
+        return self._step(
+            "rom", inputs, "putting the ROM together",
+            lambda out, log: fit.build_rom(uboot, additions, self.keys, out, log=log),
+        )  # fmt: skip
+
+    def disk(self, spec: ReleaseSpec) -> Path:
+        """Return the folder with `disk.img`."""
+        release = self.release(spec)
+        inputs = {"release": release.name, "code": self._hash("scripts/image/disk.py", "zentrid/core/names.py")}
+        return self._step(
+            "disk", inputs, "laying out the disk",
+            lambda out, log: disk.build_disk(release, spec.version, out, log=log),
+        )  # fmt: skip
+
+    def image(self, spec: ReleaseSpec, out: Path) -> Path:
+        """Make `out` a folder of links to everything a board boots from, and return it."""
+        release, disk_folder, rom = self.release(spec), self.disk(spec), self.rom(production=spec.production)
+        out.mkdir(parents=True, exist_ok=True)
+        links = {"disk.img": disk_folder, "rom.bin": rom, "board.dts": rom}
+        links |= dict.fromkeys(("kernel.itb", "rootfs.erofs", "packages.json", "sbom.cdx.json"), release)
+        for name, folder in links.items():
+            fresh = out / f".{name}.new"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(folder / name)
+            fresh.rename(out / name)
+        self.cache.prune("release", KEEP_RELEASES)
+        self.cache.prune("disk", KEEP_DISKS)
+        return out
+
+
+def root_of(release: Path) -> HashTree:
+    """Return the hash tree of a release's root file system."""
+    with (release / "rootfs.erofs").open("rb") as stream:
+        return HashTree.from_reader(stream)
+
+
+def _qemu_version() -> str:
+    import subprocess
+
+    try:
+        done = subprocess.run(["qemu-system-aarch64", "--version"], capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise BuildError("qemu-system-aarch64 is not installed; run `make host-packages`") from error
+    return done.stdout.splitlines()[0]
+
+
+__all__ = ["SOURCE_DATE_EPOCH", "Builder", "ReleaseSpec", "root_of"]

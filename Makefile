@@ -1,0 +1,52 @@
+# The front door. Everything that is built lies in build/ and in the user's cache folder.
+PYTHON := .venv/bin/python
+VERSION ?= 1.0.0
+STORY ?= update
+
+.DEFAULT_GOAL := help
+.PHONY: help setup host-packages image run stop demo dms test test-fast lint lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+setup: ## host packages (says which first) and the virtual environment
+	@scripts/setup
+
+host-packages: ## only the host packages; NO_INSTALL=1 lists what is missing
+	@scripts/setup --packages
+
+image: setup ## build ROM, kernel, root file system and disk (VERSION=1.0.0, PROD=1)
+	@$(PYTHON) -m scripts.image image --release $(VERSION) $(if $(PROD),--production)
+
+run: setup ## boot the virtual board with a DMS beside it; the serial console is this terminal
+	@$(PYTHON) -m scripts.lab run
+
+stop: ## end a board and a DMS that `make run` left in the background
+	@$(PYTHON) -m scripts.lab stop
+
+demo: setup ## play the whole story without hands, each step with its time
+	@$(PYTHON) -m scripts.lab demo --story $(STORY)
+
+dms: setup ## start a Device Management Server of your own on the loopback
+	@$(PYTHON) -m scripts.lab dms
+
+test: setup ## all tests, those on the virtual board included
+	@$(PYTHON) -m pytest $(ARGS)
+
+test-fast: setup ## the tests that need no board
+	@$(PYTHON) -m pytest -m 'not board' $(ARGS)
+
+lint: setup ## ruff, mypy (strict), shellcheck
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@shellcheck -s sh scripts/setup rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
+		rootfs_overlay/usr/share/udhcpc/default.script .ci/run
+
+lock: ## write requirements/host.txt anew from requirements/host.in (needs the network)
+	@$(PYTHON) -m pip -q install uv
+	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url requirements/host.in -o requirements/host.txt
+
+clean: ## remove build/ (boards, demo keys, links); the cache stays
+	@rm -rf build

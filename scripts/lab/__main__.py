@@ -1,0 +1,88 @@
+"""`python -m scripts.lab`: run, stop, demo, dms; see `make help`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+
+from scripts.board_driver.board import Board, BoardOptions
+from scripts.board_driver.errors import BoardAssertionError, MachineError
+from scripts.image.run import BuildError
+from scripts.lab import run
+from scripts.lab.dms import LabDms
+from scripts.lab.narrate import Narrator, StepFailedError
+from scripts.lab.places import TOP, Places
+from scripts.lab.story import Story
+from scripts.lab.tools import LabError
+
+DEMO_VERSIONS = ("1.1.0", "1.2.0", "1.3.0", "1.4.0")
+
+
+def demo(name: str) -> int:
+    """Play a story on a board and a server of its own; return the exit status."""
+    if name != "update":
+        print(f"there is no story {name!r}; there is: update", file=sys.stderr)
+        return 2
+    say = run.Progress()
+    places = Places(TOP / "build/story")
+    shutil.rmtree(places.dms, ignore_errors=True)
+    world, dms = run.prepare(say, places)
+    for version in DEMO_VERSIONS:
+        world.bundle(version)
+    board = Board("story", BoardOptions(image=places.image, identity=places.identity, key=world.ssh_key()))
+    try:
+        dms.start()
+        Story(world, dms, board, Narrator()).play()
+    finally:
+        board.down()
+        dms.stop()
+    return 0
+
+
+def serve() -> int:
+    """Run a server in the foreground until Ctrl-C; return the exit status."""
+    world, dms = run.prepare(run.Progress())
+    dms.start()
+    account = dms.account
+    print(f"The DMS: {dms.web_url}, account {account['user']}, password {account['password']}")
+    print(
+        f"Devices: port {dms.device_port} (mutual TLS). Fleet: {world.places.fleet}. Log: {dms.log}. Ctrl-C stops it."
+    )
+    return _until_interrupted(dms)
+
+
+def _until_interrupted(dms: LabDms) -> int:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        dms.stop()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="boot the board with a DMS beside it")
+    commands.add_parser("stop", help="end what `run` left in the background")
+    commands.add_parser("dms", help="a DMS in the foreground")
+    commands.add_parser("demo", help="play a story").add_argument("--story", default="update")
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "demo":
+            return demo(options.story)
+        return {"run": run.run, "stop": run.stop, "dms": serve}[options.command]()
+    except (BuildError, LabError, StepFailedError, MachineError, BoardAssertionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""A board whose ROM is a stand-in of this folder, built in a moment: for trying the driver itself."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from scripts.board_driver.board import BoardOptions
+from scripts.board_driver.watched import WatchedBoard
+from tests.support.disks import make_disk
+
+CROSS = "aarch64-linux-gnu-"
+FLAGS = [
+    "-O1",
+    "-ffreestanding",
+    "-fno-builtin",
+    "-nostdlib",
+    "-static",
+    "-mgeneral-regs-only",
+    "-mstrict-align",
+    "-fno-pie",
+]
+
+
+@pytest.fixture(scope="session")
+def stand_in_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder: the stand-in firmware as the ROM, a disk with the board's partitions."""
+    folder = tmp_path_factory.mktemp("image")
+    elf = folder / "firmware.elf"
+    source = Path(__file__).with_name("firmware.c")
+    link = ["-no-pie", "-Wl,-N,-Ttext=0x1000,--section-start=.start=0,--build-id=none,-e0,--no-warn-rwx-segments"]
+    subprocess.run([f"{CROSS}gcc", *FLAGS, *link, "-Wall", "-Werror", "-o", str(elf), str(source)], check=True)
+    subprocess.run([f"{CROSS}objcopy", "-O", "binary", str(elf), str(folder / "rom.bin")], check=True)
+    make_disk(folder / "disk.img")
+    return folder
+
+
+@pytest.fixture
+def name() -> str:
+    return f"t-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def stand_in(stand_in_image: Path, tmp_path: Path, name: str) -> Iterator[WatchedBoard]:
+    """A board that is not up yet; it is down afterwards, whatever happens."""
+    with WatchedBoard(name, BoardOptions(image=stand_in_image), tmp_path / "state") as board:
+        yield board
+    board.remove_run_folder()

@@ -19,7 +19,7 @@ BANNER: Final = re.compile(r"^\W*U-Boot 20\d\d\.\d\d", re.MULTILINE)
 QUIET_S: Final = 20.0
 """After so long without a word the board counts as started: its prompt may be switched off, or its restart came to nothing."""
 _SIGN: Final = re.compile(
-    rb"(?P<prompt>(?:^|[\r\n])(?:SAFEMODE)?> )"
+    rb"(?P<prompt>[\r\n](?:SAFEMODE)?> )"
     rb"|(?P<starts>U-Boot 20\d\d\.\d\d)"
     rb"|(?P<ends>[\r\n]Rebooting(?=[\r\n])|The system is going down|reboot: Restarting system)"
 )
@@ -53,7 +53,7 @@ class StartWatch:
         self._log = log
         self._since_unix_s = since_unix_s
         self._reader = LogReader(log, offset)
-        self._tail = b""
+        self._tail = b"\n"
         self._phase = Phase.STARTING
 
     def starting(self) -> bool:

@@ -24,8 +24,8 @@ class WatchedBoard(Board):
     """A board for one test, or for many that share it. Use as a context manager: it is down afterwards.
 
     Every verb first looks at the console; BadConsoleError if something bad was there since the verb before. The first
-    such failure, and the first failure of the machinery, is kept: every later verb raises BrokenBoardError from it, so
-    that a dead board explains itself in each test that shares it.
+    such failure is kept, and so is a QEMU that does not start or ends by itself: every later verb raises
+    BrokenBoardError from it, so that a dead board explains itself in each test that shares it.
     """
 
     def __init__(self, name: str, options: BoardOptions | None = None, state_dir: Path | None = None) -> None:
@@ -34,6 +34,7 @@ class WatchedBoard(Board):
         self.console_text = ""
         """What the console has printed; complete once the board is down."""
         self._watch: ConsoleWatch | None = None
+        self._power_wanted = False
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +68,8 @@ class WatchedBoard(Board):
             if self._watch is not None:
                 self._watch.check()
         except MachineError as error:
-            self.first_failure = error
+            if self._power_wanted and not self.powered:
+                self.first_failure = error
             raise
         except BoardAssertionError as error:
             # A bad console often shows itself as something that never came: tell the cause, not the symptom.
@@ -108,20 +110,29 @@ class WatchedBoard(Board):
                 # Begin with an empty log: what an earlier life of this board said is not this test's business.
                 self._keep_old_log()
                 self._watch = ConsoleWatch(self.run.serial_log)
-            if not self.powered:
+            if not self.powered or fresh:
                 self._watch.allow_start(cold=True)
+            self._power_wanted = True
             return super().up(fresh=fresh, button_hold_s=button_hold_s)
 
     def power_on(self, *, button_hold_s: float = 0) -> RunState:
         """As Board.power_on."""
         with self._verb():
-            self._console.allow_start(cold=True)
+            if not self.powered:
+                self._console.allow_start(cold=True)
+            self._power_wanted = True
             return super().power_on(button_hold_s=button_hold_s)
 
     def power_cut(self) -> None:
         """As Board.power_cut."""
         with self._verb():
+            self._power_wanted = False
             super().power_cut()
+
+    def down(self) -> bool:
+        """As Board.down; a broken board, too, can be put away."""
+        self._power_wanted = False
+        return super().down()
 
     def reset(self) -> None:
         """As Board.reset."""

@@ -7,8 +7,9 @@ import shutil
 import signal
 import sys
 
-from scripts.board_driver.board import Board, BoardOptions
+from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.errors import BoardAssertionError, MachineError
+from scripts.board_driver.watched import WatchedBoard
 from scripts.image.run import BuildError
 from scripts.lab import run
 from scripts.lab.dms import LabDms
@@ -31,12 +32,12 @@ def demo(name: str) -> int:
     world, dms = run.prepare(say, places)
     for version in DEMO_VERSIONS:
         world.bundle(version)
-    board = Board("story", BoardOptions(image=places.image, identity=places.identity, key=world.ssh_key()))
+    board = WatchedBoard("story", BoardOptions(image=places.image, identity=places.identity, key=world.ssh_key()))
     try:
         dms.start()
         Story(world, dms, board, Narrator()).play()
     finally:
-        board.down()
+        board.close()
         dms.stop()
     return 0
 

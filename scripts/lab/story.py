@@ -5,25 +5,27 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from scripts.board_driver.board import Board
 from scripts.board_driver.errors import DeadlineError, MachineError
 from scripts.board_driver.machine_mode import Answer
+from scripts.board_driver.watch import BANNER
+from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.dms import LabDms
 from scripts.lab.narrate import Narrator, hold
 from scripts.lab.places import PRODUCT
+from scripts.lab.tamper import flipped_bit, targets
 from scripts.lab.world import World
 
 NOT_CLAIMED: Final = '{"result":"fail","message":"device not claimed"}'
 UPDATE_TIMEOUT_S: Final = 300.0
 BOOT_TIMEOUT_S: Final = 180.0
-DEADLINE_S: Final = 30
+DEADLINE_S: Final = 25
 """`system.boot.deadline` in the story: how long a new release has on each of its tries."""
+HEALTHY_AFTER_S: Final = 3
 
 
 def said(answer: Answer) -> str:
@@ -37,17 +39,19 @@ class Story:
 
     world: World
     dms: LabDms
-    board: Board
+    board: WatchedBoard
     tell: Narrator
 
     def play(self) -> None:
-        """Play every step in order."""
-        for step in (
-            self.fresh_board, self.not_claimed, self.wrong_password, self.claim, self.activate, self.first_update,
-            self.nothing_to_do, self.sick_update, self.third_update, self.tampered_server, self.damaged_slot,
-            self.power_cut_while_downloading,
-        ):  # fmt: skip
-            step()
+        """Play every step in order. The console is watched all the time: only restarts are in order, no panic."""
+        self.fresh_board()
+        with self.board.expecting(BANNER):
+            for step in (
+                self.not_claimed, self.wrong_password, self.claim, self.activate, self.first_update, self.nothing_to_do,
+                self.sick_update, self.third_update, self.tampered_server, self.damaged_slot,
+                self.power_cut_while_downloading,
+            ):  # fmt: skip
+                step()
         self.tell.end()
 
     # --- the steps ----------------------------------------------------------------------------------------------------
@@ -59,6 +63,7 @@ class Story:
             self.tell.note(answer.body)
             hold(f"{PRODUCT}-1.0.0," in answer.body, "the board does not run 1.0.0")
             self._ok(f"set system.boot.deadline {DEADLINE_S}")
+            self._ok(f"set system.boot.healthy_after {HEALTHY_AFTER_S}")
             self._ok("save")
 
     def not_claimed(self) -> None:
@@ -126,11 +131,13 @@ class Story:
         """What the server hands out is not what was signed."""
         self.publish("1.4.0")
         before = self._get("system.boot.slot")
-        for what, path, offset in self._tampering("1.4.0"):
-            with self.tell.step(f"one bit of the {what} of 1.4.0 is flipped on the server: refused, nothing changed"):
-                with flipped_bit(path, offset):
+        for target in targets(self.world, self.dms, "1.4.0", installed=("1.1.0", "1.3.0")):
+            with self.tell.step(
+                f"one bit of the {target.what} of 1.4.0 is flipped on the server: refused, nothing changed"
+            ):
+                with flipped_bit(target):
                     answer = self.send("ota")
-                hold(not answer.ok, f"an update with a flipped bit in its {what} was accepted")
+                hold(not answer.ok, f"an update with a flipped bit in its {target.what} was accepted")
                 hold("1.3.0," in self.send("version").body, "the running release changed")
                 hold(self._get("system.boot.slot") == before, "the running slot changed")
         with self.tell.step("the server is mended: 1.4.0 installs"):
@@ -182,7 +189,8 @@ class Story:
         return self.board.send(f"get {name}").body.strip()
 
     def _uuid(self) -> str:
-        identity: dict[str, Any] = json.loads((self.world.places.identity / "identity.json").read_text())
+        assert self.board.options.identity is not None
+        identity: dict[str, Any] = json.loads((self.board.options.identity / "identity.json").read_text())
         return str(identity["uuid"])
 
     def _slots(self) -> None:
@@ -225,19 +233,6 @@ class Story:
             hold(time.monotonic() < end, f"waited {UPDATE_TIMEOUT_S:.0f} s for {what}")
             time.sleep(1)
 
-    def _tampering(self, version: str) -> Iterator[tuple[str, Path, int]]:
-        """Yield what can be tampered with on the server: its name, the file, the offset of the bit."""
-        manifests = self.dms.data.rglob(f"*/{version}/*.manifest.json")
-        yield "manifest", next(manifests), 40
-        root = self._rootfs_root(version)
-        payload = next(self.dms.data.rglob(f"{root}.zps"))
-        yield "hash tree", payload, 4096
-        yield "payload", payload, payload.stat().st_size - 4096
-
-    def _rootfs_root(self, version: str) -> str:
-        manifest = json.loads(next(self.dms.data.rglob(f"*/{version}/*.manifest.json")).read_text())
-        return str(next(item["root_hash"] for item in manifest["items"] if item["type"] == "rootfs"))
-
     def _cut_at(self, percent: int) -> None:
         """Start `ota` on the console, watch it over SSH, and cut the power when it has come that far."""
 
@@ -255,24 +250,6 @@ class Story:
     def _progress(self) -> int:
         """Return the progress of the running update, asked over SSH: the console is taken."""
         return int(self.board.send_over_ssh("get ota.progress", 15).body.strip() or 0)
-
-
-@contextmanager
-def flipped_bit(path: Path, offset: int) -> Iterator[None]:
-    """Turn one bit of a file over, and back again at the end."""
-    _flip(path, offset)
-    try:
-        yield
-    finally:
-        _flip(path, offset)
-
-
-def _flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(offset)
-        (old,) = stream.read(1)
-        stream.seek(offset)
-        stream.write(bytes([old ^ 1]))
 
 
 def _shortened(text: str, limit_lines: int = 12) -> str:

@@ -12,6 +12,8 @@ import pytest
 from scripts.board_driver import places
 from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
+from scripts.lab.places import Places
+from scripts.lab.world import World
 
 LOGS: Final = places.CHECKOUT / "build" / "test-logs"
 _PHASES: Final = pytest.StashKey[dict[str, pytest.TestReport]]()
@@ -73,14 +75,26 @@ def make_factory(tmp: Path, node: pytest.Item | pytest.Collector) -> Iterator[Bo
         raise trouble[0]
 
 
+@pytest.fixture(scope="session")
+def world() -> World:
+    """The image, built if it is not in the cache, and a lab of the tests' own: fleet, releases, publisher."""
+    made = World(Places(places.CHECKOUT / "build" / "test-lab"))
+    made.image()
+    if made.changed():
+        made.begin_anew()
+    return made
+
+
 @pytest.fixture
-def board(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BoardFactory]:
+def board(request: pytest.FixtureRequest, tmp_path: Path, world: World) -> Iterator[BoardFactory]:
     """Make boards for one test."""
     yield from make_factory(tmp_path, request.node)
 
 
 @pytest.fixture(scope="module")
-def module_board(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedBoard]:
+def module_board(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, world: World
+) -> Iterator[WatchedBoard]:
     """One healthy board for all tests of a module that leave it as they found it.
 
     Its first failure is kept: after that every test that uses it fails with BrokenBoardError, which names the cause.

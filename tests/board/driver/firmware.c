@@ -11,7 +11,7 @@ typedef unsigned int u32;
 #define MAGIC (*(volatile u32 *)0x40300000)
 
 struct console {
-	int machine, safe, length;
+	int machine, safe, interrupts, length;
 	char line[256];
 };
 
@@ -96,6 +96,14 @@ static void run(struct console *c)
 	} else if (same(c->line, "panic")) {
 		answer(c, 0, "Success\r\n");
 		print("Kernel panic - not syncing: asked for\r\n");
+	} else if (same(c->line, "lose interrupt")) {
+		/* What Linux does when it opens the port with typed text waiting. */
+		c->interrupts = 1;
+		UART[0x38 / 4] = 0x50;
+		answer(c, 0, "Type now\r\n");
+		while (!(UART_FLAGS & 0x40))
+			;
+		UART[0x44 / 4] = 0x7ff;
 	} else if (same(c->line, "silent")) {
 		for (;;)
 			;
@@ -130,8 +138,9 @@ void firmware(void)
 	struct console c;
 	int pressed, before = -1;
 
-	c.machine = c.safe = c.length = 0;
+	c.machine = c.safe = c.interrupts = c.length = 0;
 	UART[0x30 / 4] = 0x301; /* on, sends, receives */
+	UART[0x2c / 4] = 0x70; /* with a buffer of 16 bytes */
 	GPIO[0x400] = 2; /* line 1, the lamp, is an output */
 	print("\r\n\r\nU-Boot 2025.01 (stand-in)\r\nwarm=");
 	put(MAGIC == 0x5a454e54 ? '1' : '0');
@@ -145,7 +154,7 @@ void firmware(void)
 		if (pressed != before)
 			GPIO[0x08] = pressed ? 2 : 0; /* the lamp shows the button */
 		before = pressed;
-		if (!(UART_FLAGS & 0x10))
+		if (!(UART_FLAGS & 0x10) && (!c.interrupts || UART[0x3c / 4] & 0x10))
 			typed(&c, (char)UART[0]);
 	}
 }

@@ -1,0 +1,229 @@
+"""The boot chain and the boot script on the real board: what must verify, which slot boots, what is counted."""
+
+import dataclasses
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.board_driver.board import BoardOptions
+from scripts.board_driver.watched import WatchedBoard
+from scripts.lab.world import World
+from tests.board.conftest import BoardFactory
+from zentrid.core import names
+from zentrid.core.bootstate import BootState, decode, encode, newest
+from zentrid.core.version import Version
+
+pytestmark = [pytest.mark.board, pytest.mark.timeout(600)]
+
+SECOND_COPY = names.BOOTSTATE_COPY_OFFSETS_BYTES[1]
+MIB = 1024 * 1024
+
+
+def read_state(board: WatchedBoard) -> BootState:
+    """Return the boot state on the disk of a board without power."""
+    copies = [board.disk_read("bootstate", offset, names.BOOTSTATE_COPY_BYTES) for offset in (0, SECOND_COPY)]
+    return newest(*copies)[0]
+
+
+def write_state(board: WatchedBoard, **changes: object) -> None:
+    """Change the boot state on the disk of a board without power."""
+    state = read_state(board)
+    changed = dataclasses.replace(state, seq=state.seq + 1, **changes)  # type: ignore[arg-type]
+    for offset in (0, SECOND_COPY):
+        board.disk_write("bootstate", offset, encode(changed))
+
+
+def copy_slot(board: WatchedBoard, source: str, target: str) -> None:
+    """Copy kernel and rootfs of one slot to another, on a board without power."""
+    for part in ("kernel", "rootfs"):
+        size = names.partition(f"{part}_{source}").size_bytes
+        board.disk_write(f"{part}_{target}", 0, board.disk_read(f"{part}_{source}", 0, size))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Path]:
+    """The disk of a board that was healthy once; both slots hold the same release, B never ran."""
+    folder = tmp_path_factory.mktemp("prepared") / "disk"
+    identity = world.identity(8443, folder.parent / "identity")
+    with WatchedBoard("t-prepared", BoardOptions(image=world.places.image, identity=identity), folder) as one:
+        one.up()
+        one.wait_for_answer()
+        one.send("set system.boot.healthy_after 1").expect_ok()
+        one.send("save").expect_ok()
+        one.wait_for_healthy()
+        one.power_cut()
+        copy_slot(one, "a", "b")
+    one.remove_run_folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def cold(board: BoardFactory, prepared: Path, world: World) -> WatchedBoard:
+    """A board of its own with a copy of the prepared disk; its power is off."""
+    one = board(key=world.ssh_key())
+    shutil.copytree(prepared, one.disk.folder)
+    one.up()
+    one.power_cut()  # long before the boot script reads the disk
+    return one
+
+
+def slot(board: WatchedBoard) -> str:
+    return board.send("get system.boot.slot").expect_ok().strip()
+
+
+def test_a_healthy_boot_is_written_down_and_takes_one_write_of_the_script(cold: WatchedBoard):
+    state = read_state(cold)
+    assert (state.a_left, state.a_good, state.cold_boots, state.running) == (names.BOOT_TRIES, True, 0, True)
+    assert state.floor == (1, 0, 0)
+    before = state.seq
+    cold.power_on()
+    cold.wait_for_console("Starting kernel")
+    cold.power_cut()
+    assert read_state(cold).seq == before + 1
+    assert "virtio write" in cold.console_text_now
+    assert "Total of 4096 byte(s) were the same" in cold.console_text_now, "the write was not compared"
+
+
+def test_pulling_the_plug_many_times_changes_no_slot(cold: WatchedBoard):
+    for _ in range(9):
+        cold.power_on()
+        cold.wait_for_console("Starting kernel")
+        cold.power_cut()
+    state = read_state(cold)
+    assert (state.a_left, state.faults, state.cold_boots) == (names.BOOT_TRIES, 0, 9)
+    write_state(cold, cold_boots=0)
+    cold.power_on()
+    cold.wait_for_healthy()
+    assert slot(cold) == "a"
+
+
+def test_ten_cold_boots_that_never_become_healthy_move_on_to_the_other_slot(cold: WatchedBoard):
+    write_state(cold, b_left=3, b_good=True, cold_boots=9)
+    cold.power_on()
+    cold.wait_for_console("slot a gave up")
+    cold.wait_for_healthy()
+    assert slot(cold) == "b"
+    cold.power_cut()
+    assert read_state(cold).cold_boots == 0, "healthy: the count begins anew"
+
+
+def test_resets_take_the_tries_of_a_slot_that_hangs_and_then_the_other_slot_boots(cold: WatchedBoard):
+    write_state(cold, b_left=3, b_good=True)
+    cold.power_on()
+    for left in (3, 3, 2, 1):
+        cold.wait_for_console(rf"zentri: warm=[01] .* a={left} b=3")
+        cold.wait_for_console("Starting kernel")
+        cold.reset()
+    cold.wait_for_console("zentri: trying slot b")
+    cold.wait_for_healthy()
+    assert slot(cold) == "b"
+
+
+@pytest.mark.parametrize("where", ["kernel", "arguments", "root hash"])
+def test_a_changed_fit_does_not_boot_and_gets_no_more_tries(cold: WatchedBoard, where: str):
+    write_state(cold, b_left=3, b_good=True)
+    fit = cold.disk_read("kernel_a", 0, 8 * MIB)
+    offset = {
+        "kernel": 2 * MIB,
+        "arguments": fit.index(b"console=ttyAMA0") + 3,
+        "root hash": fit.index(b" sha256 ", fit.index(b"dm-mod.create=")) + 12,
+    }[where]
+    cold.disk_flip_bit("kernel_a", offset)
+    cold.power_on()
+    cold.wait_for_console("slot a does not verify")
+    cold.wait_for_healthy()
+    assert slot(cold) == "b"
+    cold.power_cut()
+    assert read_state(cold).a_left == 0
+
+
+def test_a_rootfs_block_that_does_not_verify_restarts_the_board_into_the_other_slot(cold: WatchedBoard):
+    write_state(cold, b_left=3, b_good=True)
+    cold.disk_flip_bit("rootfs_a", 0)  # before the superblock: only the hash tree can notice
+    cold.disk_flip_bit("rootfs_a", 1024 + 40)
+    with cold.expecting("reset"):
+        cold.power_on()
+        cold.wait_for_console("zentri: trying slot b", timeout_s=120)
+        cold.wait_for_healthy()
+    assert slot(cold) == "b"
+
+
+def test_a_slot_older_than_the_boot_floor_does_not_boot(cold: WatchedBoard):
+    write_state(cold, b_left=3, b_good=True, boot_floor=Version(9, 0, 0))
+    cold.power_on()
+    cold.wait_for_console("slot a is older than the boot floor")
+    cold.wait_for_console("slot b is older than the boot floor")
+    cold.wait_for_console("no slot left, starting the safe-mode system")
+
+
+def test_one_damaged_copy_of_the_boot_state_is_no_loss(cold: WatchedBoard):
+    state = read_state(cold)
+    for offset in (0, SECOND_COPY):
+        copy = cold.disk_read("bootstate", offset, names.BOOTSTATE_COPY_BYTES)
+        if decode(copy).seq != state.seq:
+            cold.disk_write("bootstate", offset, bytes(names.BOOTSTATE_COPY_BYTES))
+    cold.power_on()
+    cold.wait_for_healthy()
+    assert slot(cold) == "a"
+
+
+def test_with_both_copies_lost_the_board_boots_and_says_so(cold: WatchedBoard):
+    cold.disk_write("bootstate", 0, b"\xff" * MIB)
+    with cold.expecting("state-lost"):
+        cold.power_on()
+        cold.wait_for_healthy()
+    assert "state_lost" in cold.send("faults_print").body
+    cold.power_cut()
+    state = read_state(cold)
+    assert (state.a_left, state.a_good) == (names.BOOT_TRIES, True)
+
+
+def test_the_boot_state_cannot_smuggle_commands_into_the_rom(cold: WatchedBoard):
+    evil = b"".join(
+        entry + b"\0"
+        for entry in (
+            b"seq=ff", b"BOOT_ORDER=A; echo smuggled", b"BOOT_A_LEFT=3; echo smuggled", b"bootcmd=echo smuggled",
+            b"main=echo smuggled", b"bootargs=init=/bin/sh", b"preboot=echo smuggled", b"bs_save=echo smuggled",
+            b"BOOT_A_GOOD=1", b"running=0", b"stdin=nulldev", b"fitaddr=0", b"magicword=0",
+        )
+    )  # fmt: skip
+    body = (evil + b"\0").ljust(names.BOOTSTATE_COPY_BYTES - 4, b"\0")
+    copy = zlib.crc32(body).to_bytes(4, "little") + body
+    for offset in (0, SECOND_COPY):
+        cold.disk_write("bootstate", offset, copy)
+    cold.power_on()
+    cold.wait_for_answer()
+    commands = [line for line in cold.console_text_now.splitlines() if line.strip() == "smuggled"]
+    assert not commands
+    assert "init=/bin/sh" not in cold.wait_until_succeeds("cat /proc/cmdline")
+
+
+def test_with_no_slot_left_the_safe_mode_system_answers(cold: WatchedBoard):
+    for part in ("kernel_a", "kernel_b"):
+        cold.disk_write(part, 0, b"\xa5" * MIB)
+    cold.power_on()
+    cold.wait_for_console("no slot left")
+    answer = cold.wait_for_answer()
+    assert answer.safe_mode
+    assert cold.send("get system.safemode.status").body.strip() == "1"
+
+
+def test_with_nothing_left_the_rom_says_so_and_starts_again(cold: WatchedBoard, world: World):
+    for part in ("kernel_a", "kernel_b", "kernel_r"):
+        cold.disk_write(part, 0, b"\xa5" * MIB)
+    with cold.expecting("reset"):
+        cold.power_on()
+        cold.wait_for_console("nothing verifies; trying again in 10 s")
+        cold.wait_for_console("nothing verifies; trying again in 20 s", timeout_s=60)
+    # the owner writes the safe-mode system anew, and the board is back
+    cold.power_cut()
+    extent = cold.disk.overlay.partitions["kernel_r"]
+    with (world.places.image / "disk.img").open("rb") as stream:
+        stream.seek(extent.offset_bytes)
+        cold.disk_write("kernel_r", 0, stream.read(extent.size_bytes))
+    cold.power_on()
+    assert cold.wait_for_answer().safe_mode

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +13,11 @@ from scripts.bundle_tool.build import BuildError, BuildOptions, Source, build_bu
 from scripts.bundle_tool.elfcheck import libraries_of
 from scripts.bundle_tool.publish import PublishError, publish_bundle
 from scripts.bundle_tool.release import RELEASE_KEY, read_metadata, sign_bundle, verify_bundle
-from scripts.bundle_tool.report import bars, bundle_facts, release_facts, show_bundle, tell
+from scripts.bundle_tool.report import bars, bundle_facts, release_facts, run_app, show_bundle, tell
 from zentrid.bundle.encode import FULL_LEVEL
 from zentrid.bundle.manifest import PRODUCT_PATTERN
 from zentrid.bundle.zbfile import open_bundle
 from zentrid.core.version import Version, parse_version
-from zentrid.errors import ZentriError
 
 TOKEN_VARIABLE = "ZENTRI_TOKEN"  # noqa: S105  # the variable's name
 
@@ -241,14 +238,7 @@ def publish(
 
 def main() -> None:
     """Run the command line; an error is one sentence (and, with --json, a JSON object) and exit status 1."""
-    try:
-        app(prog_name="bundle")
-    except (ZentriError, OSError) as error:
-        if "--json" in sys.argv:
-            reason = error.reason if isinstance(error, ZentriError) else "system"
-            typer.echo(json.dumps({"result": "fail", "reason": reason, "message": str(error)}))
-        typer.echo(f"bundle: {error}", err=True)
-        raise SystemExit(1) from None
+    run_app(app, "bundle")
 
 
 if __name__ == "__main__":

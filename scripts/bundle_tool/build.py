@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from scripts.bundle_tool.elfcheck import check_file, is_elf, read_elf
+from scripts.bundle_tool.files import whole_or_nothing
 from zentrid.bundle.encode import FULL_LEVEL, encode_full
 from zentrid.bundle.manifest import ElfFacts, Item, ItemType, Manifest
 from zentrid.bundle.zbfile import PayloadReader, write_bundle
@@ -77,23 +77,6 @@ def parse_source(kind: ItemType, text: str, entries: dict[str, str]) -> Source:
         version=parse_version(version) if version else None,
         entry=entries.pop(name, None) if kind == "app" else None,
     )
-
-
-@contextmanager
-def whole_or_nothing(out: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `out` for writing that takes its name only when everything went well."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as stream:
-        aside = Path(stream.name)
-        try:
-            yield cast("BinaryIO", stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-            aside.chmod(0o644)
-            aside.replace(out)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
 
 
 def build_bundle(options: BuildOptions, out: Path, progress: Progress | None = None) -> Manifest:

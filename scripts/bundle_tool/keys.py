@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # not listed by the package
 
+from scripts.bundle_tool.files import write_new
 from zentrid.errors import ZentriError
 
 MAX_KEY_FILE_BYTES = 64 * 1024
@@ -43,13 +43,13 @@ def public_key_of(key: Ed25519PublicKey) -> SSlibKey:
 def save_private_key(path: Path, key: Ed25519PrivateKey) -> None:
     """Write `key` as PKCS #8 PEM, not encrypted, mode 0600. KeyFileError if the file is there already."""
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write_new(path, pem, 0o600)
+    _write_new(path, pem, secret=True)
 
 
 def save_public_key(path: Path, key: Ed25519PublicKey) -> None:
     """Write `key` as PEM, mode 0644. KeyFileError if the file is there already."""
     pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    _write_new(path, pem, 0o644)
+    _write_new(path, pem, secret=False)
 
 
 def load_private_key(path: Path) -> Ed25519PrivateKey:
@@ -90,15 +90,11 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
+def _write_new(path: Path, data: bytes, *, secret: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        write_new(path, data, secret=secret)
     except FileExistsError:
         raise KeyFileError(path, "is there already; keys are never overwritten, choose another folder") from None
     except OSError as error:
         raise KeyFileError(path, f"cannot be written ({error.strerror})") from None
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())

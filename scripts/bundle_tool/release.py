@@ -12,8 +12,8 @@ from pathlib import Path
 from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # not listed by the package
 
 from scripts.bundle_tool import keys, tufrepo
-from scripts.bundle_tool.build import whole_or_nothing
 from scripts.bundle_tool.chain import ChainError, VerifiedRelease, parse, verify_chain, verify_roots
+from scripts.bundle_tool.files import whole_or_nothing
 from zentrid.bundle.patch import unpack_full
 from zentrid.bundle.zbfile import MAX_METADATA_BYTES, Bundle, open_bundle, write_bundle
 from zentrid.errors import ZentriError

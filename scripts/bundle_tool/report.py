@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]  # not 
 from scripts.bundle_tool import tufrepo
 from scripts.bundle_tool.chain import VerifiedRelease, parse
 from zentrid.bundle.zbfile import Bundle
+from zentrid.errors import ZentriError
 
 KIB = 1024
 
@@ -22,6 +24,18 @@ KIB = 1024
 def tell(as_json: bool, sentence: str, facts: Mapping[str, object]) -> None:
     """Print a result: `facts` as one JSON object, or the sentence."""
     typer.echo(json.dumps({"result": "ok", **facts}) if as_json else sentence)
+
+
+def run_app(app: typer.Typer, name: str) -> None:
+    """Run a command line; an error is one sentence (and, with --json, a JSON object) and exit status 1."""
+    try:
+        app(prog_name=name)
+    except (ZentriError, OSError) as error:
+        if "--json" in sys.argv:
+            reason = error.reason if isinstance(error, ZentriError) else "system"
+            typer.echo(json.dumps({"result": "fail", "reason": reason, "message": str(error)}))
+        typer.echo(f"{name}: {error}", err=True)
+        raise SystemExit(1) from None
 
 
 class Bars:

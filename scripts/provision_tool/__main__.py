@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from scripts.bundle_tool.report import run_app, tell
 from scripts.provision_tool.device import DeviceOptions, make_device
-from scripts.provision_tool.errors import ProvisionError
 from scripts.provision_tool.fleet import delegate_product, make_fleet
-from zentrid.errors import ZentriError
 
 app = typer.Typer(
     help="Keys and certificates: of a fleet, its products and its devices.",
@@ -24,10 +21,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 FleetFolder = Annotated[Path, typer.Option("--fleet", help="Fleet folder.")]
 
 
-def _tell(as_json: bool, sentence: str, **facts: object) -> None:
-    typer.echo(json.dumps({"result": "ok", **facts}) if as_json else sentence)
-
-
 @app.command()
 def fleet(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
@@ -36,7 +29,7 @@ def fleet(
 ) -> None:
     """Make a fleet: all keys, both certificate authorities, the DMS's certificate, first signed metadata."""
     made = make_fleet(out, tuple(host or ()))
-    _tell(as_json, f"fleet made in {made}; keep {made / 'offline'} in a safe place", fleet=str(made))
+    tell(as_json, f"fleet made in {made}; keep {made / 'offline'} in a safe place", {"fleet": str(made)})
 
 
 @app.command()
@@ -52,7 +45,8 @@ def delegate(
     if made.made_key is not None:
         sentence += f"; release key: {made.made_key}"
     made_key = str(made.made_key) if made.made_key else None
-    _tell(as_json, sentence, product=product, keyid=made.keyid, targets_version=made.targets_version, key=made_key)
+    facts = {"product": product, "keyid": made.keyid, "targets_version": made.targets_version, "key": made_key}
+    tell(as_json, sentence, facts)
 
 
 @app.command()
@@ -70,18 +64,13 @@ def device(
     options = DeviceOptions(uuid=uuid, mac=mac, dms_host=dms_host, dms_port=dms_port, authorized_keys=authorized_keys)
     made = make_device(fleet_folder, out, options)
     sentence = f"device {made.uuid} ({made.mac}) in {made.folder}"
-    _tell(as_json, sentence, uuid=made.uuid, mac=made.mac, folder=str(made.folder), image=str(made.image))
+    facts = {"uuid": made.uuid, "mac": made.mac, "folder": str(made.folder), "image": str(made.image)}
+    tell(as_json, sentence, facts)
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence (or a JSON object) and exit status 1."""
-    try:
-        app()
-    except (ProvisionError, ZentriError, OSError) as error:
-        if "--json" in sys.argv:
-            typer.echo(json.dumps({"result": "fail", "message": str(error)}))
-        typer.echo(f"provision: {error}", err=True)
-        raise SystemExit(1) from None
+    """Run the command line; an error is one sentence (and, with --json, a JSON object) and exit status 1."""
+    run_app(app, "provision")
 
 
 if __name__ == "__main__":

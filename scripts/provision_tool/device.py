@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
+from scripts.bundle_tool.files import write_new
 from scripts.provision_tool import pki
 from scripts.provision_tool.errors import ProvisionError
-from scripts.provision_tool.files import write_new
 from zentrid.core.names import partition
 
 MAC_PATTERN = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from zentrid.errors import ZentriError
 
-class ProvisionError(Exception):
+
+class ProvisionError(ZentriError):
     """Provisioning cannot go on; the sentence says what to do. Nothing half-made is left."""
+
+    reason = "bad_provision"

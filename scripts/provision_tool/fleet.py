@@ -10,9 +10,9 @@ from pathlib import Path
 from tuf.api.metadata import Targets  # type: ignore[attr-defined]  # not listed by the package
 
 from scripts.bundle_tool import chain, keys, tufrepo
+from scripts.bundle_tool.files import whole_or_nothing, write_new
 from scripts.provision_tool import pki
 from scripts.provision_tool.errors import ProvisionError
-from scripts.provision_tool.files import replace, write_new
 from zentrid.bundle.manifest import PRODUCT_PATTERN
 
 TUF_ROLES = {"root": "offline", "targets": "offline", "snapshot": "online", "timestamp": "online"}
@@ -43,6 +43,7 @@ def make_fleet(out: Path, extra_hosts: tuple[str, ...] = ()) -> Path:
     try:
         for name in ("offline", "online", "products"):
             (aside / name).mkdir(mode=0o700)
+        (aside / "public").mkdir(mode=0o755)
         _make_certificates(aside, extra_hosts)
         _make_metadata(aside)
         if out.exists():
@@ -100,7 +101,8 @@ def delegate_product(fleet: Path, product: str, public_key: Path | None = None) 
     targets = tufrepo.delegate(current, product, [key], [signer])
     data, version = tufrepo.to_bytes(targets), targets.signed.version
     write_new(fleet / "public" / f"{version}.targets.json", data, secret=False)
-    replace(fleet / "public" / "targets.json", data)
+    with whole_or_nothing(fleet / "public" / "targets.json") as stream:
+        stream.write(data)
     return Delegation(product, key.keyid, version, made)
 
 

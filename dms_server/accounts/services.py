@@ -62,8 +62,11 @@ class Accounts:
     async def sign_up(self, name: str, email: str, password: str, *, confirmed: bool = False) -> int:
         """Make an account and return its id; unless `confirmed`, the link that confirms the address goes to the log.
 
-        Raises BadRequestError for a bad name, address or password, ConflictError when the name or address is taken.
+        `confirmed` is for the operator, who may make accounts where sign-up is closed. Raises ForbiddenError when it is,
+        BadRequestError for a bad name, address or password, ConflictError when the name or address is taken.
         """
+        if not (confirmed or self._settings.signup_open):
+            raise ForbiddenError("sign-up is closed on this server; ask its operator for an account")
         name, email = name.strip().lower(), email.strip().lower()
         _check_sign_up(name, email, password)
         hashed = await self._passwords.hash(password)

@@ -11,7 +11,6 @@ from dms_server.accounts.guard import CSRF, SESSION_COOKIE, csrf_of, principal_o
 from dms_server.accounts.models import ApiToken
 from dms_server.body import Body
 from dms_server.clock import iso
-from dms_server.errors import ForbiddenError
 from dms_server.http import core_of, peer_ip, read_body
 
 
@@ -53,8 +52,6 @@ def token_json(token: ApiToken) -> dict[str, object]:
 async def sign_up(request: web.Request) -> web.Response:
     """POST /api/v1/accounts."""
     core, body = core_of(request), await read_body(request, SignUp)
-    if not core.settings.signup_open:
-        raise ForbiddenError("sign-up is closed on this server; ask its operator for an account")
     await core.accounts.sign_up(body.name, body.email, body.password)
     return web.json_response({"result": "ok", "name": body.name.strip().lower()}, status=201)
 

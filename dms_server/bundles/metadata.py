@@ -28,11 +28,11 @@ from tuf.api.serialization import DeserializationError
 from dms_server.clock import now
 from dms_server.errors import SetupError, UploadRefusedError
 from dms_server.files import write_durably
-from dms_server.products.services import CODE_PATTERN
+from zentrid.bundle.manifest import PRODUCT_PATTERN
+from zentrid.bundle.zbfile import MAX_METADATA_BYTES
 
-ROLE_FILE = re.compile(rf"([0-9]{{1,9}})\.(root|targets|snapshot|{CODE_PATTERN.pattern})\.json")
+ROLE_FILE = re.compile(rf"([0-9]{{1,9}})\.(root|targets|snapshot|{PRODUCT_PATTERN.pattern})\.json")
 SNAPSHOTS_KEPT = 20
-METADATA_MAX_BYTES = 4 * 1024 * 1024
 TOP_ROLES = ("root", "targets", "snapshot", "timestamp")
 
 S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
@@ -40,8 +40,8 @@ S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 
 def parse(kind: type[S], data: bytes, what: str) -> Metadata[S]:
     """Return the signed metadata in `data`, not verified; raises UploadRefusedError for another kind."""
-    if len(data) > METADATA_MAX_BYTES:
-        raise UploadRefusedError(f"{what} is larger than {METADATA_MAX_BYTES} bytes")
+    if len(data) > MAX_METADATA_BYTES:
+        raise UploadRefusedError(f"{what} is larger than {MAX_METADATA_BYTES} bytes")
     try:
         metadata: Metadata[S] = Metadata.from_bytes(data)
     except (DeserializationError, RepositoryError) as error:

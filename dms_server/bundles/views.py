@@ -13,12 +13,12 @@ from pydantic import Field
 
 from dms_server.accounts.guard import principal_of
 from dms_server.body import Body
-from dms_server.bundles.metadata import METADATA_MAX_BYTES
 from dms_server.bundles.services import BundleView
 from dms_server.clock import iso
 from dms_server.core import Core
 from dms_server.errors import BadRequestError, TooLargeError
 from dms_server.http import core_of, read_body
+from zentrid.bundle.zbfile import MAX_METADATA_BYTES
 
 CHUNK_BYTES = 256 * 1024
 
@@ -145,8 +145,8 @@ async def adopt_targets(request: web.Request) -> web.Response:
     data = b""
     while chunk := await request.content.read(CHUNK_BYTES):
         data += chunk
-        if len(data) > METADATA_MAX_BYTES:
-            raise TooLargeError(f"metadata has at most {METADATA_MAX_BYTES} bytes")
+        if len(data) > MAX_METADATA_BYTES:
+            raise TooLargeError(f"metadata has at most {MAX_METADATA_BYTES} bytes")
     newer = await core_of(request).bundles.adopt_targets(data or None)
     return web.json_response({"result": "ok", "newer": newer})
 

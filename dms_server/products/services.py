@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,8 +14,8 @@ from dms_server.db import Database
 from dms_server.devices.models import Device
 from dms_server.errors import BadRequestError, ConflictError, ForbiddenError, NotFoundError
 from dms_server.products.models import ClaimToken, Product
+from zentrid.bundle.manifest import PRODUCT_PATTERN
 
-CODE_PATTERN = re.compile(r"[A-Z0-9]{2,16}-[A-Z0-9]{2,16}_[A-Z0-9]{2,32}")
 STATES = ("preview", "published", "archived")
 TITLE_MAX_CHARS = 120
 PRODUCTS_MAX = 200
@@ -51,7 +50,7 @@ class Products:
         belongs to another account.
         """
         code, title = code.strip().upper(), title.strip()
-        if not CODE_PATTERN.fullmatch(code):
+        if not PRODUCT_PATTERN.fullmatch(code):
             raise BadRequestError("a product code looks like OWNER-PLATFORM_NAME, capital letters and digits only")
         if not 1 <= len(title) <= TITLE_MAX_CHARS:
             raise BadRequestError(f"a title has 1 to {TITLE_MAX_CHARS} characters")

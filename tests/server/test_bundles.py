@@ -16,6 +16,7 @@ from scripts.provision_tool.fleet import delegate_product, make_fleet
 from tests.server.conftest import StartDms
 from tests.server.helpers import PRODUCT, Answer, Dms, Person
 from tests.server.making import Publisher, flip, payload, zb
+from zentrid.update.metadata import MAX_METADATA_BYTES
 
 
 async def upload(person: Person, data: bytes, query: str = "") -> Answer:
@@ -188,6 +189,12 @@ async def test_targets_not_signed_by_the_fleet_are_refused(dms: Dms, tmp_path: P
     answer = await owner.api("POST", "metadata/targets", data=data)
     assert answer.status == 422
     assert "not signed" in answer.body["message"]
+
+
+async def test_metadata_larger_than_a_device_reads_is_refused(dms: Dms) -> None:
+    owner = await dms.owner()
+    sent = [await owner.api("POST", "metadata/targets", data=b" " * (MAX_METADATA_BYTES + more)) for more in (0, 1)]
+    assert [answer.status for answer in sent] == [422, 413]
 
 
 async def test_version_already_there_is_refused(dms: Dms, fleet: Path) -> None:

@@ -34,13 +34,13 @@ test: setup ## all tests, those on the virtual board included
 	@$(PYTHON) -m pytest $(ARGS)
 
 test-fast: setup ## the tests that need no board
-	@$(PYTHON) -m pytest -m 'not board' $(ARGS)
+	@$(PYTHON) -m pytest --ignore tests/board $(ARGS)
 
 lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
-	@shellcheck -s sh scripts/setup rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
+	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
 		rootfs_overlay/usr/share/udhcpc/default.script .ci/run
 
 lock: ## write requirements/host.txt anew from requirements/host.in (needs the network)

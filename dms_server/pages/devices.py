@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from dms_server.accounts.guard import principal_of
+from dms_server.devices.known import find_device
 from dms_server.devices.services import TAGS, online
 from dms_server.devices.views import whole_number
 from dms_server.http import core_of
@@ -40,8 +41,17 @@ async def device(request: web.Request) -> web.Response:
     principal, core = principal_of(request, "read"), core_of(request)
     found, product = await core.devices.get(principal.user_id, request.match_info["uuid"])
     reports = await core.devices.reports(found.id, 50)
+    known = await find_device(core.db, found.uuid)
     return render(
-        request, "device.html", device=found, product=product, online=online(found), reports=reports, tags=TAGS
+        request,
+        "device.html",
+        device=found,
+        product=product,
+        products=[] if product else await core.products.summaries(principal.user_id),
+        target=known.target if known else None,
+        online=online(found),
+        reports=reports,
+        tags=TAGS,
     )
 
 

@@ -13,7 +13,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from dms_server.accounts.guard import CSRF, CSRF_FIELD, PRINCIPAL
 from dms_server.clock import now
 from dms_server.errors import DmsError, UnauthenticatedError
-from dms_server.http import REQUEST_ID, Handler
+from dms_server.http import REQUEST_ID, Handler, core_of
 
 log = structlog.get_logger()
 
@@ -22,10 +22,12 @@ STATIC = Path(__file__).parent / "static"
 
 
 def ago(moment: datetime | None) -> str:
-    """Return how long ago something was, as people say it."""
+    """Return how long ago something was, as people say it; a date after a month."""
     if moment is None:
         return "never"
     seconds = max(0, int((now() - moment).total_seconds()))
+    if seconds >= 30 * 86400:
+        return moment.strftime("%Y-%m-%d")
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
             count = seconds // size
@@ -43,6 +45,16 @@ def size(count_bytes: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def words(name: str) -> str:
+    """Return a name from a program as words."""
+    return name.replace("_", " ")
+
+
+def sentence(text: str) -> str:
+    """Return a message as a sentence: a capital first, a full stop at the end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 class Renderer:
     """The templates, read once; blocks on files while it is made."""
 
@@ -51,16 +63,18 @@ class Renderer:
         self._environment = Environment(
             loader=DictLoader(sources), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        self._environment.filters |= {"ago": ago, "size": size}
-        self.style = (STATIC / "style.css").read_bytes()
+        self._environment.filters |= {"ago": ago, "size": size, "words": words, "sentence": sentence}
+        self.static = {path.name: path.read_bytes() for path in STATIC.iterdir()}
 
     def page(self, request: web.Request, template: str, *, status: int = 200, **values: object) -> web.Response:
-        """Return a page; templates also know `principal` (or none), `csrf` and `path`."""
+        """Return a page; templates also know `principal` (or none), `csrf`, `path`, `status` and `server`, its address."""
         values |= {
             "principal": request.get(PRINCIPAL),
             "csrf": request.get(CSRF, ""),
             "csrf_field": CSRF_FIELD,
             "path": request.path,
+            "status": status,
+            "server": core_of(request).settings.public_url or f"{request.scheme}://{request.host}",
         }
         text = self._environment.get_template(template).render(**values)
         return web.Response(status=status, text=text, content_type="text/html", headers={"Cache-Control": "no-store"})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
 
 from dms_server.accounts.guard import PRINCIPAL, SESSION_COOKIE, session_of, set_cookie
 from dms_server.accounts.services import SCOPES
-from dms_server.errors import DmsError, ForbiddenError
+from dms_server.errors import DmsError
 from dms_server.http import core_of, peer_ip
 from dms_server.pages import devices, products
 from dms_server.pages.forms import field, local_path
 from dms_server.pages.render import RENDERER, render
+
+STATIC_TYPES = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
 async def home(request: web.Request) -> web.Response:
@@ -18,10 +22,13 @@ async def home(request: web.Request) -> web.Response:
     raise web.HTTPSeeOther("/devices" if PRINCIPAL in request else "/signin")
 
 
-async def style(request: web.Request) -> web.Response:
-    """GET /static/style.css."""
+async def static(request: web.Request) -> web.Response:
+    """GET /static/<name>."""
+    name = request.match_info["name"]
     return web.Response(
-        body=request.config_dict[RENDERER].style, content_type="text/css", headers={"Cache-Control": "max-age=300"}
+        body=request.config_dict[RENDERER].static[name],
+        content_type=STATIC_TYPES[name],
+        headers={"Cache-Control": "max-age=300"},
     )
 
 
@@ -34,8 +41,6 @@ async def sign_up(request: web.Request) -> web.Response:
     """POST /signup."""
     core, name, email = core_of(request), await field(request, "name"), await field(request, "email")
     try:
-        if not core.settings.signup_open:
-            raise ForbiddenError("sign-up is closed on this server; ask its operator for an account")
         await core.accounts.sign_up(name, email, await field(request, "password"))
     except DmsError as error:
         return render(request, "signup.html", status=error.status, message=str(error), name=name, email=email)
@@ -107,7 +112,7 @@ async def revoke_token(request: web.Request) -> web.Response:
 def add_routes(app: web.Application) -> None:
     """Add all pages."""
     app.router.add_get("/", home)
-    app.router.add_get("/static/style.css", style)
+    app.router.add_get(f"/static/{{name:{'|'.join(map(re.escape, STATIC_TYPES))}}}", static)
     app.router.add_get("/signup", sign_up_page)
     app.router.add_post("/signup", sign_up)
     app.router.add_get("/confirm", confirm)

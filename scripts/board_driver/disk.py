@@ -63,9 +63,15 @@ class BoardDisk:
             if record is None or not self.exists:
                 return False
             record.check_backing()
+            wanted = IdentityFolder.load(identity)
         except MachineError:
             return False
-        return not self.is_outdated(image) and record.identity == str(identity.resolve())
+        same_identity = (record.identity, record.mac, record.dms_port) == (
+            str(wanted.path),
+            wanted.mac,
+            wanted.dms_port,
+        )
+        return not self.is_outdated(image) and same_identity
 
     def prepare(self, image: Path | None, identity: Path | None, *, fresh: bool) -> DiskRecord:
         """Make the disk if there is none or `fresh` is set; return its record.

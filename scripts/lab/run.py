@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from scripts.board_driver.board import Board, BoardOptions
-from scripts.board_driver.serial import SerialLink
+from scripts.board_driver.serial import LogReader, SerialLink
 from scripts.board_driver.terminal import attach
 from scripts.lab.dms import LabDms
 from scripts.lab.places import DEMO, PRODUCT, Places
@@ -80,13 +80,15 @@ def run() -> int:
     )
     board = Board(BOARD_NAME, options)
     say(f"starting the board (release {FACTORY_VERSION} when it is new) and the DMS")
-    board.up(fresh=not board.disk.is_made_from(world.places.image, world.places.identity))
+    log_offset = board.up(fresh=not board.disk.is_made_from(world.places.image, world.places.identity)).log_offset
     try:
         dms.start(detached=not foreground)
         publish_once(world, dms, NEWER_VERSION)
         if foreground:
             print(banner(dms))
             with SerialLink(board.run) as link:
+                # What the board has said so far, its prompt included: it did not wait for the server to be ready.
+                print(LogReader(board.run.serial_log, log_offset).read().decode(errors="replace"), end="", flush=True)
                 attach(link)
             return 0
         answer = board.wait_for_healthy(HEALTHY_TIMEOUT_S, say)

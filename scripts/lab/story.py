@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scripts.board_driver.errors import DeadlineError, MachineError
+from scripts.board_driver.errors import BoardAssertionError, DeadlineError, MachineError
 from scripts.board_driver.machine_mode import Answer
 from scripts.board_driver.watch import BANNER
 from scripts.board_driver.watched import WatchedBoard
@@ -234,22 +234,20 @@ class Story:
             time.sleep(1)
 
     def _cut_at(self, percent: int) -> None:
-        """Start `ota` on the console, watch it over SSH, and cut the power when it has come that far."""
+        """Type `ota`, watch its progress on the console, and cut the power when it has come that far."""
 
         def type_ota() -> None:
-            with suppress(MachineError, DeadlineError):  # the console dies with the power
+            with suppress(MachineError, BoardAssertionError):  # the console dies with the power
                 self.board.send("ota", UPDATE_TIMEOUT_S)
 
+        self.board.mark()
         typist = threading.Thread(target=type_ota)
         typist.start()
-        self._until(lambda: self._progress() >= percent, f"the update to reach {percent} %")
-        self.tell.note(f"cut at {self._progress()} %")
+        far_enough = "|".join(str(n) for n in range(percent, 90))
+        seen = self.board.wait_for_console(rf"\b({far_enough})% downloading", UPDATE_TIMEOUT_S)
         self.board.power_cut()
+        self.tell.note(f"cut at {seen[1]} %")
         typist.join()
-
-    def _progress(self) -> int:
-        """Return the progress of the running update, asked over SSH: the console is taken."""
-        return int(self.board.send_over_ssh("get ota.progress", 15).body.strip() or 0)
 
 
 def _shortened(text: str, limit_lines: int = 12) -> str:

@@ -43,10 +43,10 @@ lint: setup ## ruff, mypy (strict), shellcheck
 	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
 		rootfs_overlay/usr/share/udhcpc/default.script .ci/run
 
-lock: ## write requirements/host.txt anew from requirements/host.in (needs the network)
+lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)
 	@$(PYTHON) -m pip -q install uv
-	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--no-emit-index-url requirements/host.in -o requirements/host.txt
+	@for name in build host; do .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --no-emit-index-url requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## remove build/ (boards, demo keys, links); the cache stays
 	@rm -rf build

@@ -30,7 +30,7 @@ demo: setup ## play the whole story without hands, each step with its time
 dms: setup ## start a Device Management Server of your own on the loopback
 	@$(PYTHON) -m scripts.lab dms
 
-test: setup ## all tests, those on the virtual board included
+test: image ## all tests, those on the virtual board included
 	@$(PYTHON) -m pytest $(ARGS)
 
 test-fast: setup ## the tests that need no board

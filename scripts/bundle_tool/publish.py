@@ -54,6 +54,8 @@ class _Api:
         parts = urlsplit(server)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise PublishError(f"--server {server!r}: write http://HOST[:PORT] or https://HOST[:PORT]")
+        if not (token.isascii() and token.isprintable() and " " not in token):
+            raise PublishError("the token holds blanks or characters that no token has; copy it again, in one piece")
         self._base = server.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
         timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=ANSWER_TIMEOUT_S)

@@ -31,11 +31,19 @@ def run_app(app: typer.Typer, name: str) -> None:
     try:
         app(prog_name=name)
     except (ZentriError, OSError) as error:
+        sentence = str(error) if isinstance(error, ZentriError) else os_sentence(error)
         if "--json" in sys.argv:
             reason = error.reason if isinstance(error, ZentriError) else "system"
-            typer.echo(json.dumps({"result": "fail", "reason": reason, "message": str(error)}))
-        typer.echo(f"{name}: {error}", err=True)
+            typer.echo(json.dumps({"result": "fail", "reason": reason, "message": sentence}))
+        typer.echo(f"{name}: {sentence}", err=True)
         raise SystemExit(1) from None
+
+
+def os_sentence(error: OSError) -> str:
+    """Return what the system refused, as a sentence: the file, why, and what to look at."""
+    if error.filename is None:
+        return f"{error.strerror or error}; check the file system's space and rights, then run the same command again"
+    return f"{error.filename}: {error.strerror or error}; check the path and its rights"
 
 
 class Bars:

@@ -12,6 +12,8 @@ from pathlib import Path
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import Builder, ReleaseSpec
 from scripts.image.run import BuildError
+from zentrid.bundle.manifest import PRODUCT_PATTERN
+from zentrid.core.version import parse_version
 from zentrid.errors import ZentriError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -50,8 +52,21 @@ def _extra(options: list[str]) -> dict[str, str]:
         path, separator, source = option.partition("=")
         if not separator or not re.fullmatch(r"[a-z0-9][a-z0-9_./-]*", path) or ".." in path:
             raise BuildError(f"--extra {option}: wants PATH=FILE with PATH relative to the image's root")
-        extra[path] = Path(source).read_text()
+        try:
+            extra[path] = Path(source).read_text()
+        except OSError as error:
+            raise BuildError(f"--extra {option}: {source} cannot be read ({error.strerror}); check the path") from error
+        except UnicodeDecodeError as error:
+            raise BuildError(f"--extra {option}: {source} is no text; only text files can be added this way") from error
     return extra
+
+
+def _spec(options: argparse.Namespace) -> ReleaseSpec:
+    """Return what to build. Raises BuildError or BadVersionError before anything is built."""
+    if not PRODUCT_PATTERN.fullmatch(options.product):
+        raise BuildError(f"--product {options.product[:80]!r}: write a product code like {DEFAULT_PRODUCT}")
+    version = str(parse_version(options.release))
+    return ReleaseSpec(options.product, version, options.production, _extra(options.extra))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
     builder = Builder(TOP, Cache(options.cache), options.keys, say)
     try:
-        spec = ReleaseSpec(options.product, options.release, options.production, _extra(options.extra))
+        spec = _spec(options)
         result = builder.image(spec, options.out) if options.command == "image" else builder.release(spec)
     except (BuildError, ZentriError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

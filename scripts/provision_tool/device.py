@@ -16,6 +16,10 @@ from scripts.provision_tool import pki
 from scripts.provision_tool.errors import ProvisionError
 from zentrid.core.names import partition
 
+HOST_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}|[0-9A-Fa-f:.]{2,45}", re.ASCII)
+"""A host name, an IPv4 or an IPv6 address."""
+KEY_PATTERN = re.compile(rb"(ssh|ecdsa|sk)-[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}( .*)?")
+MAX_KEYS_BYTES = 64 * 1024
 MAC_PATTERN = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}")
 IMAGE_NAME = "identity.img"
 IMAGE_BYTES = partition("identity").size_bytes
@@ -53,6 +57,9 @@ def make_device(fleet: Path, out: Path, options: DeviceOptions) -> DeviceIdentit
         raise ProvisionError(f"{out} is not empty; choose a new folder, so that no identity is lost")
     if not 1 <= options.dms_port <= 65535:
         raise ProvisionError(f"{options.dms_port} is no port; choose 1 to 65535")
+    if not HOST_PATTERN.fullmatch(options.dms_host):
+        raise ProvisionError(f"{options.dms_host[:80]!r} is no host; write a name or an address, without a port")
+    authorized_keys = _checked_keys(options.authorized_keys)
     authority = load_authority(fleet, "device_ca")
     key = pki.new_key()
     certificate = pki.device_certificate(authority, uuid, key.public_key(), options.days)
@@ -63,8 +70,8 @@ def make_device(fleet: Path, out: Path, options: DeviceOptions) -> DeviceIdentit
     write_new(out / "device.crt", pki.certificate_pem(certificate), secret=False)
     write_new(out / "dms_ca.crt", read_public(fleet, "dms_ca.crt"), secret=False)
     write_new(out / "root.json", read_public(fleet, "1.root.json"), secret=False)
-    if options.authorized_keys is not None:
-        write_new(out / "authorized_keys", options.authorized_keys.read_bytes(), secret=False)
+    if authorized_keys is not None:
+        write_new(out / "authorized_keys", authorized_keys, secret=False)
     make_image(out, uuid)
     return DeviceIdentity(uuid, mac, out, out / IMAGE_NAME)
 
@@ -159,3 +166,18 @@ def _checked_mac(text: str | None) -> str:
     if not MAC_PATTERN.fullmatch(text.upper()):
         raise ProvisionError(f"{text!r} is no MAC address; write six hexadecimal pairs with colons")
     return text.upper()
+
+
+def _checked_keys(path: Path | None) -> bytes | None:
+    """Return the public SSH keys in a file; a private key must never come onto a device."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_KEYS_BYTES + 1)
+    except OSError as error:
+        raise ProvisionError(f"--authorized-keys {path}: cannot be read ({error.strerror}); check the path") from error
+    lines = [line.strip() for line in data.splitlines() if line.strip() and not line.startswith(b"#")]
+    if len(data) > MAX_KEYS_BYTES or not lines or not all(KEY_PATTERN.fullmatch(line) for line in lines):
+        raise ProvisionError(f"--authorized-keys {path}: is no list of public SSH keys; give a file like id_ed25519.pub")
+    return data

@@ -103,8 +103,8 @@ async def serve(settings: Settings, until: Coroutine[Any, Any, object]) -> None:
     )
     ports_file = settings.data / "ports.json"
     await asyncio.to_thread(ports_file.unlink, missing_ok=True)
-    await runner.setup()
     try:
+        await runner.setup()
         site = web.TCPSite(runner, settings.bind, settings.web_port)
         await _listen(site, settings.bind, settings.web_port)
         ports = {"device": runner.app[DEVICE_PORT], "web": port_of(runner)}

@@ -12,15 +12,17 @@ from typing import Final
 
 from zentrid.adapters.about import BootArguments, IdentityError, read_boot_arguments, read_identity, read_release
 from zentrid.adapters.bootstate import DiskBootStateStore
-from zentrid.adapters.hooks import run_health_hooks
+from zentrid.adapters.hooks import run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.logs import set_up_log
 from zentrid.adapters.power import InitPower
 from zentrid.adapters.sessions import CommandServer
 from zentrid.adapters.settings import SettingsStore
 from zentrid.adapters.slots import DiskSlots, find_partition
+from zentrid.adapters.ssh import SshAccess
 from zentrid.adapters.watchdog import Watchdog
 from zentrid.adapters.worker import SubprocessLauncher
+from zentrid.bundle.manifest import Manifest
 from zentrid.commands.catalog import build_registry
 from zentrid.commands.context import Context
 from zentrid.core.bootstate import BootStateWriteError, Fault, add_fault
@@ -39,7 +41,8 @@ EARLY: Final = Path("/run/zentri")
 """Where early user space leaves its notes."""
 DATA: Final = Path("/data/zentri")
 IDENTITY: Final = Path("/identity")
-HOOKS: Final = Path("/etc/zentri/hooks/health")
+HOOKS: Final = Path("/etc/zentri/hooks")
+SSH: Final = Path("/run/zentri/ssh")
 DEV: Final = Path("/dev")
 SERIAL: Final = Path("/dev/ttyAMA0")
 WATCHDOG: Final = Path("/dev/watchdog")
@@ -86,9 +89,11 @@ def data_problem() -> str | None:
     """Return what is wrong with the data file system, None if it is mounted and can be written."""
     if (EARLY / "data-failed").exists():
         return "the data partition could not be mounted; settings are kept in RAM until it is repaired"
-    if os.statvfs("/data").f_flag & os.ST_RDONLY:
-        return "the data partition is read-only"
-    return None
+    try:
+        flags = os.statvfs("/data").f_flag
+    except OSError as error:
+        return f"the data partition does not answer ({error.strerror})"
+    return "the data partition is read-only" if flags & os.ST_RDONLY else None
 
 
 def open_watchdog(timeout_s: int) -> Watchdog | None:
@@ -117,11 +122,13 @@ class App:
                 launcher=SubprocessLauncher(), server=lambda: self.context.dms_server(),
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
+                pre_install=self._objection,
             )
         )  # fmt: skip
         self.supervisor = Supervisor(
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
-            policy=self._policy, facts=self._facts, hooks=lambda: run_health_hooks(HOOKS),
+            policy=self._policy, facts=self._facts, hooks=lambda: run_hooks(HOOKS / "health", "health"),
+            going_down=lambda: self.power.going_down,
         )  # fmt: skip
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
@@ -129,7 +136,13 @@ class App:
             safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=SAFE_MODE_REASON, running_slot=device.boot.slot,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
+        self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
         self.server = CommandServer(build_registry(), self.context, socket_gid=COMMAND_GID)
+
+    async def _objection(self, manifest: Manifest) -> str | None:
+        """Return what a pre-install hook has against installing now; None: nothing."""
+        log.info("asking the pre-install hooks about %s-%s", manifest.product, manifest.version)
+        return "; ".join(await run_hooks(HOOKS / "pre-install", "pre-install")) or None
 
     def _policy(self) -> Policy:
         values = self.settings.values
@@ -152,12 +165,14 @@ class App:
         report = self.settings.load()
         for problem in report.problems:
             log.warning("settings: %s", problem)
-        self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
         await asyncio.to_thread(
             restore_boot_state, self.store, self.device, self.clock.uptime_s(), self.context.utc_text()
         )
         await self.manager.start()
         await self.server.start(SERIAL, RUN / "console.sock")
+        self.ssh.follow(self.settings.values)
+        # Last: what hangs until here is reset by early user space's own timeout, however short the one in the settings is.
+        self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
         try:
             await self._supervise(stop)
         finally:
@@ -190,6 +205,11 @@ class UpdateOutcome:
     def first_boot(self) -> bool:
         """This is the first boot of a release that was just installed."""
         return self._manager.first_boot
+
+    @property
+    def on_trial(self) -> bool:
+        """The running slot was never good since it was installed."""
+        return self._manager.on_trial
 
     @property
     def dms_reached(self) -> bool:

@@ -47,6 +47,10 @@ class Outcome(Protocol):
         """This is the first boot of a release that was just installed."""
 
     @property
+    def on_trial(self) -> bool:
+        """The running slot was never good since it was installed."""
+
+    @property
     def dms_reached(self) -> bool:
         """The DMS answered at least once since this boot."""
 
@@ -69,6 +73,8 @@ class Supervisor:
     facts: Callable[[], Facts]
     """The facts that need no waiting; hooks and update state are added here."""
     hooks: Callable[[], Awaitable[tuple[str, ...]]]
+    going_down: Callable[[], bool] = lambda: False
+    """The board is being restarted."""
     good: bool = False
     decision: Decision = JUST_STARTED
     _hook_answers: tuple[str, ...] = NOT_ASKED_YET
@@ -100,17 +106,21 @@ class Supervisor:
         facts = self.facts()
         return Facts(
             data=facts.data, settings=facts.settings, interfaces=facts.interfaces, application=facts.application,
-            hooks=self._hook_answers, first_boot=self.outcome.first_boot, dms_reached=self.outcome.dms_reached,
-            good_already=self.good,
+            hooks=self._hook_answers, first_boot=self.outcome.first_boot, on_trial=self.outcome.on_trial,
+            dms_reached=self.outcome.dms_reached, good_already=self.good,
         )  # fmt: skip
 
     async def _run_hooks(self) -> None:
         while True:
-            self._hook_answers = await self.hooks()
+            try:
+                self._hook_answers = await self.hooks()
+            except Exception as error:
+                log.exception("the health hooks failed inside the device")
+                self._hook_answers = (f"the health hooks cannot be asked ({type(error).__name__}); see the log",)
             await asyncio.sleep(HOOKS_EVERY_S)
 
     def _feed(self, now_s: float) -> None:
-        if self.watchdog is None or not may_feed_watchdog(self._facts, now_s, WATCHDOG_GRACE_S):
+        if self.watchdog is None or self.going_down() or not may_feed_watchdog(self._facts, now_s, WATCHDOG_GRACE_S):
             return
         try:
             self.watchdog.feed()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -28,6 +28,7 @@ from scripts.board_driver.terminal import attach
 
 EXIT_MACHINE: Final = 20
 EXIT_BOARD: Final = 21
+EXIT_USAGE: Final = 2
 FOLLOW_S: Final = 0.1
 
 app = typer.Typer(
@@ -254,11 +255,17 @@ def main() -> None:
     try:
         app(prog_name="scripts/board")
     except MachineError as error:
-        print(f"board: {error}", file=sys.stderr)
-        sys.exit(EXIT_MACHINE)
+        _fail(error, EXIT_MACHINE)
     except BoardAssertionError as error:
-        print(f"board: {error}", file=sys.stderr)
-        sys.exit(EXIT_BOARD)
+        _fail(error, EXIT_BOARD)
     except ValueError as error:
+        _fail(error, EXIT_USAGE)
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    """Say what went wrong, as JSON on standard output where that was asked for, and end."""
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"result": "fail", "message": str(error)}))
+    else:
         print(f"board: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(status)

@@ -21,7 +21,7 @@ DEFAULT_PRODUCT = "DEMO-VIRT_SENSOR"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/image", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.image", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("image", "everything a board boots from, as links in --out"),
@@ -79,6 +79,9 @@ def main(argv: list[str] | None = None) -> int:
         steps.append(sentence)
         print(f"[{time.monotonic() - start:6.1f} s] {sentence}", file=sys.stderr, flush=True)
 
+    if options.command == "image" and options.out.exists() and not options.out.is_dir():
+        print(f"error: --out {options.out} is no folder; choose another", file=sys.stderr)
+        return 1
     builder = Builder(TOP, Cache(options.cache), options.keys, say)
     try:
         spec = _spec(options)

@@ -11,6 +11,7 @@ READ_BACK_ADDRESS = 0x48010000
 FIT_ADDRESS = 0x50000000
 MAGIC_ADDRESS = 0x40300000
 WAIT_ADDRESS = 0x40300008
+SAFE_ADDRESS = 0x4030000C
 MAGIC_WORD = "5a454e54"  # "ZENT"
 
 _FUNC = re.compile(r"func ([a-z_0-9]+)")
@@ -48,16 +49,28 @@ def parse_functions(source: str) -> dict[str, str]:
     return functions
 
 
+def _first_sectors() -> dict[str, int]:
+    """Return where each partition begins (sectors of 512 bytes): one after the other from 1 MiB on, as genimage lays them."""
+    places, at_bytes = {}, names.MIB
+    for entry in names.PARTITIONS:
+        places[entry.name] = at_bytes // 512
+        at_bytes += entry.size_bytes
+    return places
+
+
 def constants() -> dict[str, str]:
     """Return the script's constants, made from the names that the rest of the system uses."""
     kernel_sectors = names.partition("kernel_a").size_bytes // 512
+    places = _first_sectors()
     return {
+        **{f"place_{name}": f"0x{places[name]:x}" for name in ("bootstate", "kernel_a", "kernel_b", "kernel_r")},
         "stateaddr": f"0x{STATE_ADDRESS:x}",
         "backaddr": f"0x{READ_BACK_ADDRESS:x}",
         "fitaddr": f"0x{FIT_ADDRESS:x}",
         "fitsectors": f"0x{kernel_sectors:x}",
         "magicaddr": f"0x{MAGIC_ADDRESS:x}",
         "waitaddr": f"0x{WAIT_ADDRESS:x}",
+        "safeaddr": f"0x{SAFE_ADDRESS:x}",
         "magicword": MAGIC_WORD,
         "bs_vars": " ".join(names.BOOTSTATE_VARS),
     }

@@ -77,7 +77,12 @@ class Cache:
         with _locked(self.root / step / f".{final.name}.lock"):
             if final.is_dir():
                 return final
-            work = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
+            beginning = f".building-{final.name}-"
+            for left in final.parent.glob(
+                f"{beginning}*"
+            ):  # of a build that was killed: the lock says that nobody uses it
+                shutil.rmtree(left, ignore_errors=True)
+            work = Path(tempfile.mkdtemp(prefix=beginning, dir=final.parent))
             try:
                 build(work)
                 work.chmod(0o755)

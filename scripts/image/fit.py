@@ -61,14 +61,17 @@ def ensure_key(keys: Path) -> None:
 
 
 def kernel_arguments(slot: names.SlotName, tree: HashTree) -> str:
-    """Return the kernel arguments of a slot: its verified root, made by the kernel itself (Linux, dm-init.rst, verity.rst)."""
+    """Return the kernel arguments of a slot: its verified root, made by the kernel itself (Linux, dm-init.rst, verity.rst).
+
+    `gpt`: without it Linux never looks at the second partition table, and one damaged sector would hang every slot for ever.
+    """
     part = f"PARTUUID={names.partition(f'rootfs_{slot}').partuuid}"
     table = (
         f"rootfs,,,ro,0 {tree.n_blocks * SECTORS_PER_BLOCK} verity 1 {part} {part} {BLOCK_BYTES} {BLOCK_BYTES} "
         f"{tree.n_blocks} {tree.n_blocks} sha256 {tree.root.hex()} - 1 restart_on_corruption"
     )
     return (
-        "console=ttyAMA0 panic=1 root=/dev/dm-0 rootfstype=erofs ro rootwait loglevel=2 i6300esb.heartbeat=60 "
+        "console=ttyAMA0 panic=1 gpt root=/dev/dm-0 rootfstype=erofs ro rootwait loglevel=2 i6300esb.heartbeat=60 "
         f'dm-mod.waitfor={part} dm-mod.create="{table}"'
     )
 

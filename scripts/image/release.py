@@ -22,8 +22,8 @@ BUILT = "2026-01-01T00:00:00Z"
 RECIPE = "1"
 """Raised by hand when a step's result changes for a reason that its hashed inputs do not show."""
 
-KEEP_RELEASES = 24
-KEEP_DISKS = 4
+KEEP = {"sources": 2, "linux": 3, "u-boot": 6, "base": 3, "tree": 6, "release": 24, "rom": 6, "disk": 4}
+"""How many results of each step stay in the cache, the most recently used ones: every change of the code makes a new tree."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,8 @@ class Builder:
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(folder / name)
             fresh.rename(out / name)
-        self.cache.prune("release", KEEP_RELEASES)
-        self.cache.prune("disk", KEEP_DISKS)
+        for step, keep in KEEP.items():
+            self.cache.prune(step, keep)
         return out
 
 

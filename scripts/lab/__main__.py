@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
+import subprocess
 import sys
 
 from scripts.board_driver.board import BoardOptions
@@ -17,6 +18,7 @@ from scripts.lab.narrate import Narrator, StepFailedError
 from scripts.lab.places import TOP, Places
 from scripts.lab.story import Story
 from scripts.lab.tools import LabError
+from zentrid.errors import ZentriError
 
 DEMO_VERSIONS = ("1.1.0", "1.2.0", "1.3.0", "1.4.0")
 
@@ -68,17 +70,29 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="boot the board with a DMS beside it")
-    commands.add_parser("stop", help="end what `run` left in the background")
+    for verb, text in (
+        ("run", "boot the board with a DMS beside it"),
+        ("stop", "end what `run` left in the background"),
+    ):
+        named = commands.add_parser(verb, help=text)
+        named.add_argument(
+            "--name", default=run.BOARD_NAME, help="which board; each has a DMS of its own (%(default)s)"
+        )
     commands.add_parser("dms", help="a DMS in the foreground")
-    commands.add_parser("demo", help="play a story").add_argument("--story", default="update")
+    story = commands.add_parser("demo", help="play a story, each step with its time")
+    story.add_argument("--story", default="update", help="which one; there is: update (default: %(default)s)")
     options = parser.parse_args(argv)
     try:
         if options.command == "demo":
             return demo(options.story)
-        return {"run": run.run, "stop": run.stop, "dms": serve}[options.command]()
-    except (BuildError, LabError, StepFailedError, MachineError, BoardAssertionError) as error:
+        if options.command == "dms":
+            return serve()
+        return {"run": run.run, "stop": run.stop}[options.command](options.name)
+    except (BuildError, LabError, StepFailedError, MachineError, BoardAssertionError, ZentriError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"error: {error}; mend what it names, then run the same command again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

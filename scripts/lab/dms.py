@@ -88,6 +88,7 @@ class LabDms:
         """Start the server and wait until it is ready; nothing happens if it runs already."""
         if self.ready():
             return
+        self._refuse_taken_ports()
         web_port = self.web_url.rsplit(":", 1)[1]
         command = [
             str(PYTHON), "-m", "dms_server", "serve", "--data", str(self.data), "--fleet", str(self.fleet),
@@ -99,6 +100,15 @@ class LabDms:
             )
         self._pid_file.write_text(str(self.process.pid))
         self._wait_until_ready()
+
+    def _refuse_taken_ports(self) -> None:
+        """Raise LabError if another program has a port of this server: the board knows its number, so it is not changed."""
+        for name, port in json.loads(self._ports_file.read_text()).items():
+            if choose_port(port) != port:
+                raise LabError(
+                    f"port {port} of the loopback, the DMS's {name} port, is taken by another program; end that program, "
+                    f"or remove {self._ports_file} and run the same command again: other ports will be chosen"
+                )
 
     def _wait_until_ready(self) -> None:
         assert self.process is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -41,7 +42,14 @@ def prepare(say: Callable[[str], None], places: Places = DEMO) -> tuple[World, L
     dms = LabDms(places.dms, world.fleet())
     dms.set_up()
     world.identity(dms.device_port)
+    end_as_by_ctrl_c()
     return world, dms
+
+
+def end_as_by_ctrl_c() -> None:
+    """Take a request to end, or the terminal's end, as Ctrl-C from here on: what is started now is stopped again."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def publish_once(world: World, dms: LabDms, version: str) -> None:
@@ -70,15 +78,20 @@ def banner(dms: LabDms) -> str:
     )
 
 
-def run() -> int:
-    """Do what `make run` promises; return the exit status."""
+def places_of(name: str) -> Places:
+    """Return the places of the lab beside the board `name`."""
+    return DEMO if name == BOARD_NAME else Places(DEMO.root.with_name(f"demo-{name}"))
+
+
+def run(name: str = BOARD_NAME) -> int:
+    """Do what `make run` promises, with the board `name`; return the exit status."""
     say = Progress()
-    world, dms = prepare(say)
+    world, dms = prepare(say, places_of(name))
     foreground = sys.stdin.isatty()
     options = BoardOptions(
         image=world.places.image, identity=world.places.identity, key=world.ssh_key(), bound=foreground
     )
-    board = Board(BOARD_NAME, options)
+    board = Board(name, options)
     say(f"starting the board (release {FACTORY_VERSION} when it is new) and the DMS")
     log_offset = board.up(fresh=not board.disk.is_made_from(world.places.image, world.places.identity)).log_offset
     try:
@@ -107,10 +120,11 @@ def run() -> int:
                 dms.stop()
 
 
-def stop() -> int:
+def stop(name: str = BOARD_NAME) -> int:
     """End what `run` left in the background; return the exit status."""
-    stopped = Board(BOARD_NAME).down()
-    dms = LabDms(DEMO.dms, DEMO.fleet)
+    stopped = Board(name).down()
+    places = places_of(name)
+    dms = LabDms(places.dms, places.fleet)
     served = dms.pid() is not None
     dms.stop()
     print(f"board: {'stopped' if stopped else 'was not running'}; DMS: {'stopped' if served else 'was not running'}")

@@ -179,5 +179,7 @@ def _checked_keys(path: Path | None) -> bytes | None:
         raise ProvisionError(f"--authorized-keys {path}: cannot be read ({error.strerror}); check the path") from error
     lines = [line.strip() for line in data.splitlines() if line.strip() and not line.startswith(b"#")]
     if len(data) > MAX_KEYS_BYTES or not lines or not all(KEY_PATTERN.fullmatch(line) for line in lines):
-        raise ProvisionError(f"--authorized-keys {path}: is no list of public SSH keys; give a file like id_ed25519.pub")
+        raise ProvisionError(
+            f"--authorized-keys {path}: is no list of public SSH keys; give a file like id_ed25519.pub"
+        )
     return data

@@ -160,6 +160,45 @@ def test_a_slot_older_than_the_boot_floor_does_not_boot(cold: WatchedBoard):
     cold.wait_for_console("no slot left, starting the safe-mode system")
 
 
+def test_a_boot_floor_does_not_take_the_safe_mode_system_away(cold: WatchedBoard):
+    write_state(cold, b_left=3, b_good=True, boot_floor=Version(9, 0, 0))
+    cold.power_on()
+    assert cold.wait_for_answer().safe_mode
+
+
+def test_a_safe_mode_system_with_a_damaged_root_gives_the_slots_another_chance(cold: WatchedBoard):
+    write_state(cold, a_left=0, b_left=0)
+    cold.disk_flip_bit("rootfs_r", 0)
+    cold.disk_flip_bit("rootfs_r", 1024 + 40)
+    with cold.expecting("reset"):
+        cold.power_on()
+        for _ in range(3):
+            cold.wait_for_console("starting the safe-mode system", timeout_s=60)
+        cold.wait_for_console("zentri: trying slot a", timeout_s=60)
+        cold.wait_for_healthy()
+    assert slot(cold) == "a"
+    cold.power_cut()
+    assert read_state(cold).a_left == names.BOOT_TRIES, "healthy again: it has its tries back"
+
+
+@pytest.mark.parametrize("sector", [0, 1, 2])
+def test_one_damaged_sector_of_the_partition_table_is_no_loss(cold: WatchedBoard, sector: int):
+    cold.disk.overlay.write(sector * 512, bytes(512))
+    cold.power_on()
+    cold.wait_for_healthy()
+    assert slot(cold) == "a"
+
+
+def test_a_supervisor_that_does_not_stay_up_restarts_the_board_and_costs_a_try(cold: WatchedBoard):
+    with cold.expecting("reset"):
+        cold.power_on()
+        cold.wait_for_healthy()
+        cold.shell("(while sleep 0.5; do killall -9 python3; done) > /dev/null 2>&1 < /dev/null &")
+        cold.wait_for_console(r"zentri: warm=1 exception=1 .* a=3", timeout_s=180)
+        cold.wait_for_console("zentri: trying slot a")
+        cold.wait_for_healthy()
+
+
 def test_one_damaged_copy_of_the_boot_state_is_no_loss(cold: WatchedBoard):
     state = read_state(cold)
     for offset in (0, SECOND_COPY):

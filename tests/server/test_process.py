@@ -154,6 +154,35 @@ def test_user_add_and_migrate(tmp_path: Path) -> None:
     assert "has an account already" in again.stderr
 
 
+def test_a_data_folder_that_cannot_be_used_is_told_in_one_sentence(tmp_path: Path, fleet: Path) -> None:
+    file, garbage = tmp_path / "file", tmp_path / "garbage"
+    file.write_text("no folder")
+    garbage.mkdir()
+    (garbage / "dms.sqlite3").write_text("this is no database\n" * 100)
+    for data, sentence in ((file, str(file)), (garbage, "the database cannot be used (file is not a database)")):
+        for words in (("serve", "--web-port", "0", "--device-port", "0", "--fleet", str(fleet)), ("migrate",)):
+            done = _cli(*words, "--data", str(data))
+            assert done.returncode == 1
+            assert sentence in done.stderr
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_fleet_that_is_not_there_is_told_in_one_sentence(tmp_path: Path) -> None:
+    done = _cli("serve", "--data", str(tmp_path / "data"), "--fleet", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("dms_server: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_programs_get_json(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    assert json.loads(_cli("migrate", "--data", data, "--json").stdout) == {"result": "ok"}
+    command = ("user", "add", "ann", "--data", data, "--email", "ann@example.org", "--json")
+    refused = _cli(*command, text="short\n")
+    assert (refused.returncode, json.loads(refused.stdout)["result"]) == (1, "fail")
+    assert json.loads(_cli(*command, text="a good long password\n").stdout) == {"result": "ok", "user": "ann"}
+
+
 def _cli(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dms_server", *arguments]
     return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=60, check=False)

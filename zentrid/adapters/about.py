@@ -56,7 +56,7 @@ def read_identity(folder: Path = Path("/identity")) -> Identity:
             dms_host=str(values["dms_host"]),
             dms_port=int(values["dms_port"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise IdentityError(f"the device has no usable identity ({error}); provision it again") from error
     if not _UUID.fullmatch(identity.uuid) or not _MAC.fullmatch(identity.mac):
         raise IdentityError("the identity's UUID or MAC address is malformed; provision the device again")

@@ -45,7 +45,7 @@ class DiskBootStateStore:
         """
         with self._lock:
             try:
-                current, copy_number = self._newest()
+                current, copy_number = self._newest_to_replace()
                 target, seq = 1 - copy_number, max(current.seq, state.seq) + 1
             except BootStateLostError:
                 target, seq = 0, state.seq + 1
@@ -61,7 +61,7 @@ class DiskBootStateStore:
         """
         with self._lock:
             try:
-                current = self.read()
+                current, _ = self._newest_to_replace()
             except BootStateLostError:
                 return self.write(change(BootState()))
             changed = change(current)
@@ -69,11 +69,23 @@ class DiskBootStateStore:
 
     def _newest(self) -> tuple[BootState, int]:
         try:
-            with self._open(os.O_RDONLY) as fd:
-                first, second = (_fresh(fd, offset) for offset in BOOTSTATE_COPY_OFFSETS_BYTES)
+            copies = self._copies()
         except OSError as error:
             raise BootStateLostError from error
-        return newest(first, second)
+        return newest(*copies)
+
+    def _newest_to_replace(self) -> tuple[BootState, int]:
+        """Return the newest copy for a write. A device that cannot be opened now may still hold a good one: no write then."""
+        try:
+            copies = self._copies()
+        except OSError as error:
+            raise BootStateWriteError(error.strerror or str(error)) from error
+        return newest(*copies)
+
+    def _copies(self) -> tuple[bytes, bytes]:
+        with self._open(os.O_RDONLY) as fd:
+            first, second = (_fresh(fd, offset) for offset in BOOTSTATE_COPY_OFFSETS_BYTES)
+        return first, second
 
     def _put(self, number: int, copy: bytes) -> None:
         offset = BOOTSTATE_COPY_OFFSETS_BYTES[number]

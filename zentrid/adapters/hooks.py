@@ -1,4 +1,7 @@
-"""Health hooks: programs on the verified root that say whether the device does its work (`/etc/zentri/hooks/health`)."""
+"""Hooks: programs on the verified root that say yes or no (`/etc/zentri/hooks/<kind>`).
+
+`health`: does the device do its work? `pre-install`: may it be updated now, or is its battery low, its door open?
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ MAX_OUTPUT_BYTES: Final = 4096
 MAX_SENTENCE_CHARS: Final = 200
 
 
-async def run_health_hooks(folder: Path, timeout_s: float = HOOK_TIMEOUT_S) -> tuple[str, ...]:
+async def run_hooks(folder: Path, kind: str, timeout_s: float = HOOK_TIMEOUT_S) -> tuple[str, ...]:
     """Run the executable files of `folder` in order of their names; return a sentence for each that fails.
 
     A hook says yes with exit status 0. Otherwise the first line that it printed is the reason. One that does not end in time
     is killed and has failed.
     """
-    answers = [await _run(hook, timeout_s) for hook in _hooks_in(folder)]
+    answers = [await _run(hook, kind, timeout_s) for hook in _hooks_in(folder)]
     return tuple(answer for answer in answers if answer)
 
 
@@ -29,13 +32,13 @@ def _hooks_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and os.access(path, os.X_OK))[:MAX_HOOKS]
 
 
-async def _run(hook: Path, timeout_s: float) -> str | None:
+async def _run(hook: Path, kind: str, timeout_s: float) -> str | None:
     try:
         process = await asyncio.create_subprocess_exec(
             hook, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
     except OSError as error:
-        return f"health hook {hook.name} cannot be started ({error.strerror})"
+        return f"{kind} hook {hook.name} cannot be started ({error.strerror})"
     assert process.stdout is not None
     try:
         async with asyncio.timeout(timeout_s):
@@ -46,9 +49,9 @@ async def _run(hook: Path, timeout_s: float) -> str | None:
     except TimeoutError:
         process.kill()
         await process.wait()
-        return f"health hook {hook.name} did not answer within {timeout_s:g} s"
+        return f"{kind} hook {hook.name} did not answer within {timeout_s:g} s"
     if status == 0:
         return None
     first = output.decode(errors="replace").strip().splitlines()[:1]
     said = "".join(char for char in "".join(first) if char.isprintable())[:MAX_SENTENCE_CHARS]
-    return f"health hook {hook.name}: {said or f'exit status {status}'}"
+    return f"{kind} hook {hook.name}: {said or f'exit status {status}'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from zentrid.core.bootstate import BootStateWriteError, clean_shutdown
@@ -21,7 +22,9 @@ class InitPower:
 
     def __init__(self, store: BootStateStore) -> None:
         self._store = store
-        self._going_down = False
+        self._overruling: asyncio.Task[None] | None = None
+        self.going_down = False
+        """A restart was asked for: the watchdog must not be fed any more, it stands behind a shutdown that hangs."""
 
     async def reboot(self, why: str) -> None:
         """Clear `running`, so that the next boot is no exception, and ask init for a restart.
@@ -29,17 +32,24 @@ class InitPower:
         A boot state that cannot be written does not keep the board from restarting: it may count one exception too many.
         Init that does not end the system in time is overruled; behind both stands the watchdog.
         """
-        if self._going_down:
+        if self.going_down:
             return
-        self._going_down = True
+        self.going_down = True
         log.warning("restarting: %s", why)
         try:
             await asyncio.to_thread(self._store.update, clean_shutdown)
         except BootStateWriteError as error:
             log.error("restarting all the same: %s", error)
-        await asyncio.create_subprocess_exec(*REBOOT_COMMAND)
-        asyncio.get_running_loop().call_later(ORDERLY_TIMEOUT_S, lambda: asyncio.ensure_future(self._force()))
+        self._overruling = asyncio.create_task(self._overrule(), name="forced restart")
+        await self._command(REBOOT_COMMAND)
+
+    async def _overrule(self) -> None:
+        await asyncio.sleep(ORDERLY_TIMEOUT_S)
+        await self._command(FORCED_COMMAND)
 
     @staticmethod
-    async def _force() -> None:
-        await asyncio.create_subprocess_exec(*FORCED_COMMAND)
+    async def _command(command: Sequence[str]) -> None:
+        try:
+            await asyncio.create_subprocess_exec(*command)
+        except OSError as error:
+            log.error("%s cannot be started: %s", " ".join(command), error)

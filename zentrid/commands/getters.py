@@ -11,12 +11,12 @@ Getter = Callable[[Context], str]
 """May raise ZentriError or OSError; the variable then is shown as not available, with the reason."""
 
 
-def _network(field: Callable[[NetworkFacts], str], name: str) -> Getter:
-    """Return a getter for the address in use, or the set one while there is no network."""
+def _network(field: Callable[[NetworkFacts], str]) -> Getter:
+    """Return a getter for an address in use; empty while there is no network."""
 
     def get(ctx: Context) -> str:
         facts = ctx.host.network()
-        return field(facts) if facts is not None else ctx.settings.values.text(name)
+        return "" if facts is None else field(facts)
 
     return get
 
@@ -47,9 +47,9 @@ GETTERS: Final[dict[str, Getter]] = {
     "ota.state": lambda ctx: ctx.updates.state,
     "ota.progress": lambda ctx: str(ctx.updates.percent),
     "ota.bytes": lambda ctx: str(ctx.update_runner.received_bytes),
-    "network.ip": _network(lambda facts: facts.ip, "network.ip"),
-    "network.netmask": _network(lambda facts: facts.netmask, "network.netmask"),
-    "network.gateway": _network(lambda facts: facts.gateway, "network.gateway"),
-    "network.dns": _network(lambda facts: facts.dns, "network.dns"),
+    "network.ip": _network(lambda facts: facts.ip),
+    "network.netmask": _network(lambda facts: facts.netmask),
+    "network.gateway": _network(lambda facts: facts.gateway),
+    "network.dns": _network(lambda facts: facts.dns),
     "network.mac": lambda ctx: ctx.identity.mac,
 }

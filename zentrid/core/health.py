@@ -1,7 +1,8 @@
 """When a boot counts as good, and when it is given up. Pure: the supervisor gathers the facts and carries out the decision.
 
 Source: the design's chapter "Healthy". A first boot after an update has a deadline and must also have reached the DMS once,
-unless committing offline is allowed; any other boot may take as long as it needs.
+unless committing offline is allowed. A slot that was never good has the deadline even if the journal that would call this a
+first boot is lost: its tries end, so giving it up does too. Any other boot may take as long as it needs.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Facts:
     """What the failing health hooks say, with their names."""
     first_boot: bool = False
     """This is the first boot of a release that was just installed."""
+    on_trial: bool = False
+    """The running slot was never good since it was installed, whether or not the journal still knows why."""
     dms_reached: bool = False
     good_already: bool = False
     """This boot was marked good."""
@@ -77,7 +80,7 @@ class Judge:
             if now_s - since >= self.policy.healthy_after_s:
                 return well, Decision(Verdict.MARK_GOOD, f"everything has held for {self.policy.healthy_after_s:g} s")
             return well, Decision(Verdict.WAIT, "everything holds, but not long enough yet")
-        if facts.first_boot and now_s >= self.policy.deadline_s:
+        if (facts.first_boot or facts.on_trial) and now_s >= self.policy.deadline_s:
             reason = f"not healthy within {self.policy.deadline_s:g} s of the first boot: {'; '.join(wrong)}"
             return Judge(self.policy), Decision(Verdict.GIVE_UP, reason[:MAX_REASON_CHARS])
         return Judge(self.policy), Decision(Verdict.WAIT, "; ".join(wrong))

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from zentrid.core.variables import Address, Bool, Choice, Int, Text, Variable, VariableTable, fact
+from zentrid.core.variables import Bool, Choice, Int, Text, Variable, VariableTable, fact
 
 _HOST: Final = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
-_TIME: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 _KEY: Final = (
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]{16,1400}={0,3}"
     r"( [A-Za-z0-9@._+-]{1,64})?"
 )
-DAY_S: Final = 86_400
 
 _SYSTEM: Final = (
     fact("system.version", "sy v", "product, version, build time, Zentri version and board, as `version` prints them"),
@@ -36,19 +34,11 @@ _SYSTEM: Final = (
     Variable("system.name", "sy n", Text(64), "", "a name for this device, for people", "boiler-room"),
     Variable(
         "system.boot.healthy_after", "sy b h", Int(0, 600, "s"), 10,
-        "so long the boot application must be up before the boot counts as good", "10",
+        "so long everything must hold without a break before the boot counts as good", "10", safe_mode=False,
     ),
     Variable(
         "system.boot.deadline", "sy b d", Int(20, 3600, "s"), 120,
         "a first boot after an update must be healthy within this time, else the board restarts", "180",
-    ),
-    Variable(
-        "system.boot.app", "sy b a", Text(64, r"[A-Za-z0-9][A-Za-z0-9._-]*", "an application's name, or empty"), "",
-        "the application that is started at boot", "sensor", safe_mode=False,
-    ),
-    Variable(
-        "system.fault.decay", "sy f d", Int(60, 30 * DAY_S, "s"), DAY_S,
-        "after so long of uninterrupted healthy running the faults are forgotten", "86400",
     ),
     Variable(
         "system.watchdog.timeout", "sy w t", Int(5, 120, "s"), 30,
@@ -91,16 +81,6 @@ _DMS: Final = (
         "the last update: 0 none, 1 updated, 2 no update required, 3 general failure, 4 no network set, 5 join failed, "
         "6 cannot reach DMS, 7, 8, 9 the DMS answered 403, 400, 404",
     ),
-    Variable(
-        "dms.auto", "dm a", Choice(("off", "check", "install")), "off",
-        "what the device does by itself: nothing, look for updates, or install them", "check",
-    ),
-    Variable(
-        "dms.window", "dm w", Text(11, f"{_TIME}-{_TIME}", "hh:mm-hh:mm in UTC, or empty for any time"), "",
-        "when automatic updates may be installed", "02:00-04:30",
-    ),
-    Variable("dms.interval", "dm i", Int(60, 7 * DAY_S, "s"), 300, "time between automatic checks", "300"),
-    Variable("dms.cmd.enabled", "dm c e", Bool(), False, "allow a remote command line from the DMS", "1"),
 )  # fmt: skip
 
 _OTA: Final = (
@@ -122,18 +102,11 @@ _OTA: Final = (
 )  # fmt: skip
 
 _NETWORK: Final = (
-    Variable("network.dhcp", "ne d", Bool(), True, "get the address from the network", "0"),
-    Variable(
-        "network.ip", "ne i", Address(), "", "the address: the one in use, or the one to use without DHCP",
-        "192.168.1.10", dynamic=True,
-    ),
-    Variable("network.netmask", "ne n", Address(), "", "the network mask, the same way", "255.255.255.0", dynamic=True),
-    Variable("network.gateway", "ne g", Address(), "", "the gateway, the same way", "192.168.1.1", dynamic=True),
-    Variable("network.dns", "ne s", Address(), "", "the name server, the same way", "192.168.1.1", dynamic=True),
+    fact("network.ip", "ne i", "the address in use"),
+    fact("network.netmask", "ne n", "the network mask in use"),
+    fact("network.gateway", "ne g", "the gateway in use"),
+    fact("network.dns", "ne s", "the name server in use"),
     fact("network.mac", "ne m", "the MAC address, written in manufacture"),
-    Variable(
-        "network.default_interface", "ne f", Choice(("ethernet",)), "ethernet", "the interface to use", "ethernet"
-    ),
 )  # fmt: skip
 
 _SSH: Final = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
 from typing import Final, Protocol
 
 from zentrid.core.framing import Code
@@ -131,31 +130,6 @@ class Text:
     def describe(self) -> str:
         """Return the meaning and the longest length."""
         return f"{self.meaning}, at most {self.max_bytes} bytes"
-
-
-@dataclass(frozen=True)
-class Address:
-    """An IPv4 address, or nothing."""
-
-    def parse(self, text: str) -> Value:
-        """Return the address in its usual form."""
-        if not text:
-            return ""
-        try:
-            return str(IPv4Address(text))
-        except (AddressValueError, ValueError):
-            raise CommandError(Code.BAD_ARGUMENT, f"'{text}' is no IPv4 address such as 192.168.1.10.") from None
-
-    def check(self, value: Value) -> bool:
-        """Tell whether it is an address or empty."""
-        try:
-            return isinstance(value, str) and self.parse(value) == value
-        except CommandError:
-            return False
-
-    def describe(self) -> str:
-        """Return the range in words."""
-        return "an IPv4 address, or empty"
 
 
 @dataclass(frozen=True)

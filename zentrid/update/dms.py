@@ -82,15 +82,19 @@ class DmsClient:
         pause_s = FIRST_PAUSE_S
         while True:
             self._wake.clear()
-            delivered, failed = 0, False
+            delivered, waiting, failed = 0, 0, False
             try:
                 if first_boot and not self.reached:
                     await self.status()
                 delivered = await self.deliver()
+                waiting = await asyncio.to_thread(len, self._outbox)
             except (UpdateError, OSError) as error:
                 log.info("cannot deliver to the DMS yet: %s", error)
                 failed = True
-            waiting = await asyncio.to_thread(len, self._outbox)
+            except Exception:
+                # A report is not worth the supervisor, which ends when this task does.
+                log.exception("delivering to the DMS failed inside the device")
+                failed = True
             if not failed and not waiting:
                 pause_s = FIRST_PAUSE_S
                 await self._wake.wait()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from zentrid.update.protocol import InstallSpec, ItemSpec, SourceSpec
 
 
 class InstallFiles:
-    """Opens everything for writing one release into one slot; a context manager, the descriptors are closed at its end.
+    """Opens everything for writing one release into one slot; an asynchronous context manager that closes it all at its end.
 
     Refuses a target that runs, whoever asks: by the slot's name, and by the PARTUUID that the kernel mounted.
     """
@@ -32,7 +34,7 @@ class InstallFiles:
         """All descriptors, to be inherited by the worker."""
         self.spec: InstallSpec
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         refuse_running(self._slots, self._target)
         try:
             items = (self._item("kernel"), self._item("rootfs"))
@@ -42,10 +44,11 @@ class InstallFiles:
         self.spec = InstallSpec(str(self._manifest.version), self._target, items, self._verify_fit)
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        # The last close of a block device writes back what a stopped worker left in the cache, which may take long.
+        await asyncio.to_thread(self._stack.close)
 
     def _item(self, name: str) -> ItemSpec:
         item = self._manifest.item("kernel" if name == "kernel" else "rootfs")
@@ -94,10 +97,13 @@ def open_bundle_file(source: str | None) -> Iterator[int | None]:
         yield None
         return
     try:
-        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        # Without waiting: a pipe that nobody writes to must not hold up the supervisor.
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise UpdateRefusedError("no_bundle", f"the bundle file {source} cannot be read ({error.strerror})") from error
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UpdateRefusedError("no_bundle", f"{source} is no ordinary file; name a bundle file")
         yield fd
     finally:
         os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -14,6 +15,7 @@ from zentrid.update.errors import Result, printable
 
 _MAX_BYTES: Final = 64 * 1024
 _MAX_TEXT_CHARS: Final = 600
+_REPORT_ID = re.compile(r"[0-9a-f-]{36}")
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,21 @@ class Journal:
             with self._path.open("rb") as file:
                 value = json.loads(file.read(_MAX_BYTES))
             return _entry(value)
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
             return Entry()
 
 
 def _entry(value: dict[str, Any]) -> Entry:
     texts = ("update_id", "from_version", "to_version", "boot_floor", "unhealthy", "failed_version")
-    if value["target"] not in SLOTS or not isinstance(value["pending"], dict):
+    pending = value["pending"]
+    if value["target"] not in SLOTS or not isinstance(pending, dict):
         raise ValueError(value["target"])
+    if not _REPORT_ID.fullmatch(str(pending.get("id", ""))):
+        pending = {}  # the id becomes a file's name; a report without one could never be sent
     return Entry(
         state=State(value["state"]),
         target=cast("SlotName", value["target"]),
         result=int(value["result"]),
-        pending=value["pending"],
+        pending=pending,
         **{name: printable(str(value[name]), _MAX_TEXT_CHARS) for name in texts},
     )

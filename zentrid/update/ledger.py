@@ -81,6 +81,13 @@ class Ledger:
             await self.finish(event, "rolled_back", reason, detail, result=failure, failed_version=entry.to_version)
         elif event is not None:
             await self.enter(event)
+        if self.entry.state is State.CONFIRMING and running == self.entry.target and boot.good(running):
+            # It was marked good, and the journal could not say so any more: the boot state counts.
+            await self.confirm()
+
+    async def confirm(self) -> None:
+        """Conclude the update whose release has become good."""
+        await self.finish(Event.HEALTHY, "installed", "", f"release {self.entry.to_version} runs and is healthy")
 
     async def boot(self) -> BootState:
         """Return the boot state; the defaults if it is lost, as in the boot script."""

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from zentrid.bundle.manifest import Manifest, ManifestError, parse_manifest
 from zentrid.core import bootstate
-from zentrid.core.bootstate import BootState
+from zentrid.core.bootstate import BootState, BootStateLostError
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_cancel, choose_target, refusal, transition
 from zentrid.core.version import BadVersionError, Version, parse_version
@@ -40,6 +40,7 @@ from zentrid.update.reports import inventory
 log = logging.getLogger(__name__)
 
 _DETAIL_CHARS: Final = 600
+_ACTIVATED: Final = (State.ACTIVATING, State.REBOOTING, State.CONFIRMING)
 
 
 class UpdateManager:
@@ -52,6 +53,8 @@ class UpdateManager:
         self.dms = DmsClient(self._link, self._ledger.outbox)
         self._running = False
         self._cancelled = False
+        self._proven = False
+        """The running slot is good by the boot state, or nothing could take it back."""
         self._committed = False
         """Past cancelling, even if the journal does not say so yet."""
         self._worker: WorkerRun | None = None
@@ -82,7 +85,16 @@ class UpdateManager:
     @property
     def first_boot(self) -> bool:
         """Whether the running release was just installed and has yet to become good."""
-        return self._ledger.entry.state is State.CONFIRMING
+        entry = self._ledger.entry
+        return self.on_trial and entry.state in _ACTIVATED and entry.target == self._parts.slots.running
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the running slot was never good since it was installed.
+
+        True of a first boot, and also when the journal is lost: a release that cannot even mount its data is given up.
+        """
+        return not self._proven
 
     @property
     def failed_version(self) -> str:
@@ -100,6 +112,16 @@ class UpdateManager:
         except OSError as error:
             # The supervisor must come up all the same; the next start tries again.
             log.error("update: cannot settle what the last run left (%s)", error.strerror)
+        self._proven = await self._is_proven()
+
+    async def _is_proven(self) -> bool:
+        slots = self._parts.slots
+        try:
+            boot = await asyncio.to_thread(self._parts.boot_state.read)
+        except BootStateLostError:
+            # Tries cannot be counted then: giving the boot up would restart the board for ever.
+            return True
+        return boot.good(slots.running)
 
     async def on_healthy(self) -> None:
         """Mark the running slot good; if its release was just installed, that update is confirmed and reported.
@@ -118,12 +140,13 @@ class UpdateManager:
 
         # The boot state first: it is what counts. A cut after it finds the journal still confirming and repeats both.
         await asyncio.to_thread(parts.boot_state.update, good)
+        self._proven = True
         if confirming:
-            await self._confirm(f"release {entry.to_version} runs and is healthy")
+            await self._confirm()
 
-    async def _confirm(self, sentence: str) -> None:
+    async def _confirm(self) -> None:
         try:
-            await self._ledger.finish(Event.HEALTHY, "installed", "", sentence)
+            await self._ledger.confirm()
         except OSError as error:
             # It is good: the boot state says so. The report is made at the next start.
             log.error("update: confirmed, but the journal cannot say so (%s)", error.strerror)
@@ -254,7 +277,7 @@ class UpdateManager:
     async def _install(self, manifest: Manifest, bundle_fd: int | None) -> AsyncGenerator[UpdateProgress, None]:
         parts = self._parts
         target = choose_target(await self._ledger.boot(), parts.slots.running)
-        with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
+        async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
             floor = str(manifest.boot_floor) if manifest.boot_floor else ""
             await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
             await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))

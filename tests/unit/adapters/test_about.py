@@ -26,7 +26,8 @@ def test_identity(tmp_path):
     "text",
     [
         None, "", "{", "[]", "\xff", json.dumps({**GOOD, "uuid": "x"}), json.dumps({**GOOD, "mac": "1"}),
-        json.dumps({**GOOD, "dms_port": "many"}), json.dumps({k: v for k, v in GOOD.items() if k != "mac"}),
+        json.dumps({**GOOD, "dms_port": "many"}), "[" * 60_000,
+        json.dumps({**GOOD, "dms_port": float("inf")}), json.dumps({k: v for k, v in GOOD.items() if k != "mac"}),
     ],
 )  # fmt: skip
 def test_a_damaged_identity_says_what_to_do(tmp_path, text):

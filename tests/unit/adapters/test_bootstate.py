@@ -134,3 +134,26 @@ def test_faults_of_two_threads_are_both_kept(device: Path) -> None:
     for thread in threads:
         thread.join()
     assert store.read().faults == 6
+
+
+def test_a_device_that_cannot_be_opened_for_a_moment_is_not_a_lost_state(
+    device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the defaults would be written over a good copy, and that would be called a success."""
+    store = DiskBootStateStore(device)
+    store.write(BootState())
+    store.write(BootState(a_good=True))
+    before = device.read_bytes()
+    real, calls = os.open, []
+
+    def once(*arguments: object, **keywords: object) -> int:
+        calls.append(1)
+        if len(calls) <= 2:
+            raise OSError(24, "Too many open files")
+        return real(*arguments, **keywords)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "open", once)
+        with pytest.raises(BootStateWriteError, match="Too many open files"):
+            store.update(lambda state: prepare_target(state, "b"))
+    assert device.read_bytes() == before

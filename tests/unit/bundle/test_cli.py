@@ -367,3 +367,32 @@ def test_verify_refuses(build, good, bad, fleet, tmp_path):
 
 def test_a_missing_file_is_one_sentence(bad, tmp_path):
     assert "none.zb" in bad("inspect", tmp_path / "none.zb")
+
+
+# --- what the system refuses ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "/no/such.zb"),
+        ("inspect", "/"),
+        (
+            "build",
+            "--product",
+            PRODUCT,
+            "--version",
+            "1.0.0",
+            "--file",
+            f"a={__file__}",
+            "--libs",
+            "/no/such",
+            "--out",
+            "x",
+        ),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_named_and_told_in_words(bad, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sentence = bad(*words)
+    assert "Errno" not in sentence
+    assert "check the path" in sentence
+    assert any(sentence.startswith(f"{word}: ") for word in words)

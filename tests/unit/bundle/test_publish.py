@@ -168,6 +168,13 @@ def test_what_is_no_address(signed, url):
         publish_bundle(signed, url, TOKEN)
 
 
+@pytest.mark.parametrize("token", ["two words", "line\nbreak", "tokèn", "€"])
+def test_what_is_no_token(server, signed, token):
+    with pytest.raises(PublishError, match="copy it again"):
+        publish_bundle(signed, server.url, token)
+    assert server.requests == []
+
+
 def test_the_token_may_come_from_the_environment(server, signed, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bundle", "publish", str(signed), "--server", server.url, "--json"])
     monkeypatch.delenv("ZENTRI_TOKEN", raising=False)

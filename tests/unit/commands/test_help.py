@@ -65,7 +65,7 @@ async def test_help_of_a_variable(call: Caller) -> None:
 async def test_help_overview_and_groups(call: Caller) -> None:
     assert "help commands" in await call.body("help")
     assert "dms claim: " in await call.body("help dms")
-    assert "system.boot.app: " in await call.body("help system.boot")
+    assert "system.boot.healthy_after: " in await call.body("help system.boot")
 
 
 async def test_help_of_nothing(call: Caller) -> None:
@@ -75,7 +75,7 @@ async def test_help_of_nothing(call: Caller) -> None:
 
 
 async def test_safe_mode_lists_what_can_be_used(safe_call: Caller) -> None:
-    assert "system.boot.app" not in await safe_call.body("help variables")
+    assert "system.boot.healthy_after" not in await safe_call.body("help variables")
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_no_completion(call: Caller, before: str, missing: str) -> None:
 
 
 def test_safe_mode_completes_only_what_can_be_used(safe_call: Caller) -> None:
-    assert "system.boot.app" not in complete(safe_call.executor.registry, safe_call.device.ctx, "set ")
+    assert "system.boot.healthy_after" not in complete(safe_call.executor.registry, safe_call.device.ctx, "set ")

@@ -52,6 +52,12 @@ def test_unless_committing_offline_is_allowed():
     assert decide([(0, first), (10, first)], offline)[-1] is Verdict.MARK_GOOD
 
 
+def test_a_slot_on_trial_is_given_up_as_well_but_needs_no_server():
+    lost = replace(FINE, on_trial=True, data="not mounted")
+    assert decide([(119, lost), (120, lost)]) == [Verdict.WAIT, Verdict.GIVE_UP]
+    assert decide([(0, replace(lost, data=None)), (10, replace(lost, data=None))])[-1] is Verdict.MARK_GOOD
+
+
 def test_a_first_boot_that_is_not_good_in_time_is_given_up_and_says_why():
     facts = replace(FINE, first_boot=True, dms_reached=True, hooks=("health hook 10-pump: no answer",))
     judge, decision = Judge(POLICY).step(facts, 119)

@@ -43,7 +43,10 @@ def _words_after(word, body):
 
 def test_every_constant_that_is_used_is_defined():
     text = bootenv.environment(SCRIPT, production=False)
-    for name in ("stateaddr", "backaddr", "fitaddr", "fitsectors", "magicaddr", "magicword", "waitaddr", "bs_vars"):
+    for name in (
+        "stateaddr", "backaddr", "fitaddr", "fitsectors", "magicaddr", "magicword", "waitaddr", "safeaddr", "bs_vars",
+        "place_bootstate", "place_kernel_a", "place_kernel_b", "place_kernel_r",
+    ):  # fmt: skip
         assert f"${{{name}}}" in SCRIPT
         assert f"\n{name}=" in text
 

@@ -1,9 +1,12 @@
 """The build cache: complete or absent, never half."""
 
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
+from scripts.image import release
 from scripts.image.cache import Cache, hash_files, key_of
 
 
@@ -40,6 +43,18 @@ def test_a_failed_or_interrupted_build_leaves_nothing(tmp_path, error):
     assert not [p for p in (tmp_path / "step").iterdir() if p.is_dir()]
     done = cache.get("step", {"a": "1"}, lambda out: (out / "whole").touch())
     assert [p.name for p in done.iterdir()] == ["whole"]
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next_one(tmp_path):
+    cache = Cache(tmp_path)
+    name = cache.path("step", {"a": "1"}).name
+    left, other = tmp_path / "step" / f".building-{name}-x", tmp_path / "step" / ".building-of-another-y"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("x")
+    cache.get("step", {"a": "1"}, lambda out: None)
+    assert not left.exists()
+    assert other.exists(), "another build, which may be under way"
 
 
 def test_two_builders_of_the_same_thing_build_it_once(tmp_path):
@@ -87,3 +102,10 @@ def test_prune_keeps_the_newest(tmp_path):
 
 def test_key_does_not_depend_on_order():
     assert key_of({"a": "1", "b": "2"}) == key_of({"b": "2", "a": "1"})
+
+
+def test_no_step_fills_the_cache_without_end():
+    source = Path(release.__file__).read_text()
+    steps = set(re.findall(r'self\._step\(\s*"([a-z-]+)"', source))
+    assert len(steps) >= 8
+    assert set(release.KEEP) == steps

@@ -55,6 +55,7 @@ def test_verity_table_counts_blocks_and_sectors():
     tree = HashTree.from_leaves([bytes(32)] * 200)
     assert f"0 {200 * 8} verity 1 " in fit.kernel_arguments("a", tree)
     assert " 4096 4096 200 200 sha256 " in fit.kernel_arguments("a", tree)
+    assert "gpt" in fit.kernel_arguments("a", tree).split(), "the second partition table would not be used"
 
 
 def test_disk_layout_names_every_partition_once_with_its_guid():
@@ -99,6 +100,35 @@ def test_a_program_that_is_missing_says_what_to_do(tmp_path):
 def test_command_line_refuses_files_outside_the_image(extra, capsys):
     assert main(["release", "--extra", extra]) == 1
     assert "PATH=FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--product", "bad"], "write a product code like"),
+        (["--release", "1.0"], "is not a version"),
+        (["--extra", "etc/x=/no/such/file"], "cannot be read"),
+        (["--extra", "etc/x={binary}"], "only text files"),
+    ],
+)
+def test_command_line_refuses_bad_words_before_anything_is_built(words, sentence, tmp_path, capsys):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    words = [word.replace("{binary}", str(tmp_path / "binary")) for word in words]
+    cache, keys = tmp_path / "cache", tmp_path / "keys"
+    assert main(["release", "--cache", str(cache), "--keys", str(keys), *words]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert len(said.splitlines()) == 1
+    assert not cache.exists()
+    assert not keys.exists()
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_told_before_anything_is_built(tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert main(["image", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]) == 1
+    assert "is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_overlay_is_static_configuration_only():

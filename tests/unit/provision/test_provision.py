@@ -213,12 +213,42 @@ def test_same_files_give_the_same_image(fleet: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [DeviceOptions(uuid="x"), DeviceOptions(mac="02:00"), DeviceOptions(dms_port=0), DeviceOptions(mac="zz")]
+    "options",
+    [
+        DeviceOptions(uuid="x"),
+        DeviceOptions(mac="02:00"),
+        DeviceOptions(mac="zz"),
+        DeviceOptions(dms_port=0),
+        DeviceOptions(dms_host="a b"),
+        DeviceOptions(dms_host="dms.example:8443"),
+        DeviceOptions(dms_host=""),
+        DeviceOptions(authorized_keys=Path("/no/such/file")),
+        DeviceOptions(authorized_keys=Path(__file__)),
+    ],
 )
 def test_bad_options_are_refused_before_anything_is_made(fleet: Path, tmp_path: Path, options: DeviceOptions) -> None:
     with pytest.raises(ProvisionError):
         make_device(fleet, tmp_path / "device", options)
     assert not (tmp_path / "device").exists()
+
+
+@pytest.mark.parametrize("host", ["10.0.2.2", "dms.zentri.local", "fd00::2"])
+def test_hosts_of_every_kind_are_taken(fleet: Path, tmp_path: Path, host: str) -> None:
+    made = make_device(fleet, tmp_path / "device", DeviceOptions(dms_host=host))
+    assert json.loads((made.folder / "identity.json").read_text())["dms_host"] == host
+
+
+def test_a_private_ssh_key_never_comes_onto_a_device(fleet: Path, tmp_path: Path) -> None:
+    key = tmp_path / "id_ed25519"
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, stdin=subprocess.DEVNULL
+    )
+    with pytest.raises(ProvisionError, match="no list of public SSH keys"):
+        make_device(fleet, tmp_path / "device", DeviceOptions(authorized_keys=key))
+    assert not (tmp_path / "device").exists()
+    public = key.with_suffix(".pub")
+    made = make_device(fleet, tmp_path / "device", DeviceOptions(authorized_keys=public))
+    assert (made.folder / "authorized_keys").read_bytes() == public.read_bytes()
 
 
 def test_an_identity_is_never_written_over(fleet: Path, tmp_path: Path) -> None:

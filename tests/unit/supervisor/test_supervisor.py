@@ -15,6 +15,7 @@ class World:
     """In-memory implementations of what the supervisor asks for."""
 
     first_boot: bool = False
+    on_trial: bool = False
     dms_reached: bool = True
     uptime: float = 5.0
     calls: list[str] = field(default_factory=list)
@@ -132,3 +133,32 @@ async def test_the_watchdog_starves_when_the_interfaces_stay_silent(quick, monke
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_the_watchdog_is_not_fed_any_more_once_the_board_goes_down(quick):
+    """A shutdown that hangs must end in a reset."""
+    world = World()
+    boss = supervisor(world)
+    boss.going_down = lambda: world.fed >= 3
+    task = asyncio.create_task(boss.run())
+    await asyncio.sleep(0.3)
+    assert world.fed == 3
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_hooks_that_fail_inside_are_an_answer_and_asked_again(quick):
+    world = World()
+    boss = supervisor(world)
+    asked = []
+
+    async def failing():
+        asked.append(1)
+        if len(asked) < 3:
+            raise ValueError("inside")
+        return ()
+
+    boss.hooks = failing
+    await until(lambda: boss.good, asyncio.create_task(boss.run()))
+    assert len(asked) >= 3

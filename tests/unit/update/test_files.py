@@ -12,8 +12,12 @@ import pytest
 from tests.support.device import Fuse, PowerCutError
 from zentrid.core.update import State
 from zentrid.update.durable import remove_durable, write_durable
+from zentrid.update.errors import UpdateRefusedError
+from zentrid.update.files import open_bundle_file
 from zentrid.update.journal import Entry, Journal
 from zentrid.update.outbox import MAX_REPORTS, Outbox
+
+REPORT_ID = "0a0b0c0d-0000-4000-8000-000000000001"
 
 
 def test_cut_anywhere_the_file_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
@@ -59,7 +63,13 @@ def test_the_journal_remembers(tmp_path: Path) -> None:
     path = tmp_path / "journal.json"
     journal = Journal(path)
     assert journal.entry == Entry()
-    journal.save(state=State.CONFIRMING, target="b", to_version="1.1.0", pending={"id": "x"}, result=1)
+    journal.save(
+        state=State.CONFIRMING,
+        target="b",
+        to_version="1.1.0",
+        pending={"id": REPORT_ID},
+        result=1,
+    )
     assert Journal(path).entry == journal.entry
     journal.remember(result=2)
     assert (journal.entry.result, Journal(path).entry.result) == (2, 1)
@@ -116,3 +126,15 @@ def test_damaged_reports_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "0000000003-notes.txt").write_bytes(b"not a report")
     assert box.reports() == [good]
     assert not first.exists()
+
+
+def test_only_an_ordinary_file_is_opened_as_a_bundle(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would hold up the whole supervisor."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ""):
+        with pytest.raises(UpdateRefusedError, match="no ordinary file"), open_bundle_file(str(tmp_path / name)):
+            pass
+    (tmp_path / "file").write_bytes(b"x")
+    with open_bundle_file(str(tmp_path / "file")) as fd:
+        assert fd is not None
+        assert os.read(fd, 9) == b"x"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from tests.support.device import Device, waiting
 from tests.support.doorman import Doorman
 from tests.support.fleet import Release
+from zentrid.core import names
 from zentrid.core.bootstate import BootStateWriteError, Fault, add_fault
 from zentrid.update.errors import DmsUnreachableError
 
@@ -93,6 +97,98 @@ async def test_healthy_is_not_healthy_when_it_cannot_be_written(device: Device, 
     await manager.on_healthy()
     await manager.on_healthy()
     assert [report["event"] for report in await waiting(device)] == ["installed"]
+
+
+async def test_the_power_goes_between_the_good_mark_and_the_journal(device: Device, published: Release) -> None:
+    """The boot state counts: a release that was marked good needs no server again, else it would be given up for ever."""
+    await device.update()
+    await device.boot().start()
+    journal = device.folder / "data" / "journal.json"
+    before = journal.read_bytes()
+    await device.manager.on_healthy()
+    journal.write_bytes(before)
+    for path in (device.folder / "data" / "outbox").iterdir():
+        path.unlink()
+    manager = device.boot()
+    await manager.start()
+    assert (device.running, manager.first_boot, manager.on_trial, manager.state) == ("b", False, False, "idle")
+    assert [report["event"] for report in await waiting(device)] == ["installed"]
+
+
+async def test_a_full_data_partition_at_the_first_boot_changes_nothing_of_what_it_must_prove(
+    device: Device, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await device.update()
+    manager = device.boot()
+    with monkeypatch.context() as full:
+        full.setattr("zentrid.update.journal.write_durable", no_space)
+        await manager.start()
+        assert manager.first_boot
+        await manager.on_healthy()
+        assert not manager.first_boot
+    manager = device.boot()
+    await manager.start()
+    assert (device.running, manager.first_boot, manager.state) == ("b", False, "idle")
+    assert [report["event"] for report in await waiting(device)] == ["installed"]
+
+
+def no_space(*_arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_release_that_cannot_see_its_journal_is_still_on_trial(device: Device, published: Release) -> None:
+    """It may be the new release that cannot mount the data partition."""
+    await device.update()
+    shutil.rmtree(device.folder / "data")
+    manager = device.boot()
+    await manager.start()
+    assert (device.running, manager.on_trial) == ("b", True)
+    assert not manager.first_boot, "it is not known to be an update, so nothing more is asked than that it works"
+    await manager.on_healthy()
+    assert not manager.on_trial
+
+
+async def test_nothing_is_on_trial_that_was_good_or_that_no_boot_state_could_take_back(device: Device) -> None:
+    await device.manager.start()
+    assert not device.manager.on_trial
+    with device.part("bootstate").open("r+b") as file:
+        file.write(b"\xff" * names.MIB)
+    await device.start().start()
+    assert not device.manager.on_trial
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pending", {"x": 1}), ("pending", {"id": "../../x"}), ("result", float("inf"))]
+)
+async def test_nothing_in_a_damaged_journal_keeps_the_supervisor_from_coming_up(
+    device: Device, published: Release, name: str, value: object
+) -> None:
+    await device.update()
+    journal = device.folder / "data" / "journal.json"
+    journal.write_text(json.dumps({**json.loads(journal.read_text()), name: value}))
+    manager = device.boot()
+    await manager.start()
+    assert device.running == "b"
+    assert sorted(path.name for path in (device.folder / "data").iterdir()) in (
+        ["journal.json", "outbox", "tuf"], ["journal.json", "tuf"],
+    )  # fmt: skip
+
+
+async def test_an_outbox_that_cannot_be_read_does_not_end_the_supervisor(
+    device: Device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(_outbox: object) -> int:
+        raise OSError(errno.EUCLEAN, "Structure needs cleaning")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr("zentrid.update.outbox.Outbox.__len__", damaged)
+    task = asyncio.create_task(device.manager.dms.keep_in_touch(first_boot=False))
+    done, _ = await asyncio.wait([task], timeout=0.3)
+    assert not done
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert "Structure needs cleaning" in caplog.text
 
 
 async def test_faults_are_forgotten_after_a_successful_update(device: Device, published: Release) -> None:

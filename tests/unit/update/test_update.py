@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -255,3 +258,20 @@ async def test_claim_activate_status(device: Device, doorman: Doorman) -> None:
     assert await dms.status() == {
         "claimed": "true", "owner": "maker", "product": PRODUCT, "tag": "release", "time": "2026",
     }  # fmt: skip
+
+
+async def test_the_target_is_closed_outside_the_event_loop(
+    device: Device, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last close of a block device writes back what is in the cache; the watchdog would starve meanwhile."""
+    real, closed = os.close, list[bool]()
+
+    def noting(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").readlink().name == "rootfs_b":
+            closed.append(threading.current_thread() is threading.main_thread())
+        real(fd)
+
+    monkeypatch.setattr(os, "close", noting)
+    assert (await device.update()).ok
+    assert closed
+    assert not closed[-1]

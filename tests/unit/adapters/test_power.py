@@ -1,0 +1,63 @@
+"""Restarting: it goes on whatever is in its way, and from then on the watchdog stands behind it."""
+
+import asyncio
+
+import pytest
+
+from zentrid.adapters import power
+from zentrid.adapters.power import InitPower
+from zentrid.core.bootstate import BootState, BootStateWriteError
+
+
+class Store:
+    """A boot state in memory that may refuse to be written."""
+
+    def __init__(self, *, broken=False):
+        self.state = BootState(running=True)
+        self.broken = broken
+
+    def read(self):
+        return self.state
+
+    def write(self, state):
+        return self.update(lambda _state: state)
+
+    def update(self, change):
+        if self.broken:
+            raise BootStateWriteError("test")
+        self.state = change(self.state)
+        return self.state
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """A file that the commands write their names to."""
+    path = tmp_path / "told"
+    monkeypatch.setattr(power, "REBOOT_COMMAND", ("/bin/sh", "-c", f"echo orderly >> {path}"))
+    monkeypatch.setattr(power, "FORCED_COMMAND", ("/bin/sh", "-c", f"echo forced >> {path}"))
+    monkeypatch.setattr(power, "ORDERLY_TIMEOUT_S", 0.05)
+    return path
+
+
+async def until_told(path, text):
+    async with asyncio.timeout(5):
+        while not (path.exists() and path.read_text() == text):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_init_is_asked_and_then_overruled(told, broken):
+    store = Store(broken=broken)
+    one = InitPower(store)
+    assert not one.going_down
+    await one.reboot("test")
+    await one.reboot("a second time changes nothing")
+    assert one.going_down
+    assert store.state.running is broken
+    await until_told(told, "orderly\nforced\n")
+
+
+async def test_a_command_that_cannot_be_started_does_not_keep_the_other_from_it(told, monkeypatch):
+    monkeypatch.setattr(power, "REBOOT_COMMAND", ("/nonexistent",))
+    await InitPower(Store()).reboot("test")
+    await until_told(told, "forced\n")

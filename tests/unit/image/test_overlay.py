@@ -1,0 +1,60 @@
+"""The scripts of the root file system, run by the shell of this machine with other paths."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+OVERLAY = Path(__file__).resolve().parents[3] / "rootfs_overlay"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Give a function that runs the supervisor's wrapper at a given uptime; returns what it did, in one word each."""
+    did = tmp_path / "did"
+    for name in ("python3", "reboot"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {did}\n")
+        (tmp_path / name).chmod(0o755)
+    script = (OVERLAY / "usr/sbin/zentrid").read_text()
+    for old, new in (
+        ("/run/zentrid", str(tmp_path)), ("/proc/uptime", str(tmp_path / "uptime")), ("/dev/console", "/dev/null"),
+        ("/usr/bin/python3", str(tmp_path / "python3")), ("reboot -f", str(tmp_path / "reboot")),
+    ):  # fmt: skip
+        assert old in script
+        script = script.replace(old, new)
+
+    def run(uptime_s):
+        did.unlink(missing_ok=True)
+        (tmp_path / "uptime").write_text(f"{uptime_s}.25 100.00\n")
+        done = subprocess.run(["/bin/sh", "-eu", "-c", script], capture_output=True, text=True, timeout=10)
+        assert (done.returncode, done.stderr) == (0, "")
+        return did.read_text().split()
+
+    return run
+
+
+def test_a_supervisor_that_does_not_stay_up_restarts_the_board(start):
+    for number in range(10):
+        assert start(20 + 8 * number) == ["python3"]
+    assert start(100)[0] == "reboot"
+
+
+def test_a_supervisor_that_ends_now_and_then_does_not(start):
+    for number in range(30):
+        assert start(20 + 300 * number) == ["python3"]
+
+
+def test_what_it_prints_is_bounded(start, tmp_path):
+    (tmp_path / "stderr.log").write_bytes(bytes(300_000))
+    start(20)
+    assert (tmp_path / "stderr.log").stat().st_size < 1000
+    assert (tmp_path / "stderr.log.1").stat().st_size == 300_000
+
+
+def test_early_user_space_survives_a_watchdog_that_cannot_be_opened(tmp_path):
+    """A redirection that fails ends a POSIX shell when the command is `:`."""
+    lines = (OVERLAY / "etc/init.d/rcS").read_text().splitlines()
+    [line] = [line for line in lines if "> /dev/watchdog" in line]
+    script = line.replace("/dev/watchdog", str(tmp_path / "none" / "watchdog")) + "\necho goes on\n"
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=10)
+    assert done.stdout == "goes on\n"

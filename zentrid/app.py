@@ -12,6 +12,7 @@ from typing import Final
 
 from zentrid.adapters.about import BootArguments, IdentityError, read_boot_arguments, read_identity, read_release
 from zentrid.adapters.bootstate import DiskBootStateStore
+from zentrid.adapters.clock import last_signed_time, raise_system_clock
 from zentrid.adapters.hooks import run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.logs import set_up_log
@@ -26,6 +27,7 @@ from zentrid.bundle.manifest import Manifest
 from zentrid.commands.catalog import build_registry
 from zentrid.commands.context import Context
 from zentrid.core.bootstate import BootStateWriteError, Fault, add_fault
+from zentrid.core.clock import earliest_now
 from zentrid.core.health import Facts, Policy
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.variable_list import VARIABLES
@@ -162,6 +164,8 @@ class App:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        known = (self.device.release.built, self.device.identity.made, last_signed_time(DATA / "tuf"))
+        raise_system_clock(earliest_now(known))
         report = self.settings.load()
         for problem in report.problems:
             log.warning("settings: %s", problem)

@@ -33,6 +33,8 @@ class Identity:
     """Six upper-case hexadecimal pairs with colons."""
     dms_host: str
     dms_port: int
+    made: str = ""
+    """Since when the device's certificate is valid (UTC, ISO 8601): no clock of this device can be earlier. May be empty."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def make_device(fleet: Path, out: Path, options: DeviceOptions) -> DeviceIdentit
     authority = load_authority(fleet, "device_ca")
     key = pki.new_key()
     certificate = pki.device_certificate(authority, uuid, key.public_key(), options.days)
-    identity = {"uuid": uuid, "mac": mac, "dms_host": options.dms_host, "dms_port": options.dms_port}
+    made = certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    identity = {"uuid": uuid, "mac": mac, "dms_host": options.dms_host, "dms_port": options.dms_port, "made": made}
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_new(out / "identity.json", json.dumps(identity, indent=2).encode() + b"\n", secret=False)
     write_new(out / "device.key", pki.key_pem(key), secret=True)

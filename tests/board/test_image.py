@@ -99,3 +99,12 @@ def test_a_development_board_lets_the_developer_in_and_nobody_else(world: World,
     stranger = World(Places(tmp_path / "stranger")).ssh_key()
     one.options = BoardOptions(image=world.places.image, identity=identity, key=stranger)
     assert one.shell("id").returncode == 255
+
+
+def test_a_board_whose_clock_starts_in_1970_knows_better(world: World, board, tmp_path: Path):
+    identity = world.identity(8443, tmp_path / "identity")
+    one = board(image=world.places.image, identity=identity, extra=("-rtc", "base=1970-01-02T00:00:00"))
+    one.up()
+    one.wait_for_answer()
+    made = json.loads((identity / "identity.json").read_text())["made"]
+    assert one.send("get system.utc").body.strip() >= made

@@ -55,6 +55,7 @@ def read_identity(folder: Path = Path("/identity")) -> Identity:
             mac=str(values["mac"]).upper(),
             dms_host=str(values["dms_host"]),
             dms_port=int(values["dms_port"]),
+            made=str(values.get("made", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise IdentityError(f"the device has no usable identity ({error}); provision it again") from error

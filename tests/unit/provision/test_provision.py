@@ -158,11 +158,13 @@ def test_identity_folder(fleet: Path, tmp_path: Path) -> None:
     made = make_device(fleet, tmp_path / "device", options)
     names = {"identity.json", "device.key", "device.crt", "dms_ca.crt", "root.json", "authorized_keys", "identity.img"}
     assert {path.name for path in made.folder.iterdir()} == names
+    certificate = x509.load_pem_x509_certificate((made.folder / "device.crt").read_bytes())
     assert json.loads((made.folder / "identity.json").read_text()) == {
         "uuid": UUID_TEXT,
         "mac": "02:AA:BB:CC:DD:EE",
         "dms_host": "10.0.2.2",
         "dms_port": 9443,
+        "made": certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     assert (made.folder / "root.json").read_bytes() == (fleet / "public" / "1.root.json").read_bytes()
     for secret in ("device.key", "identity.img"):

@@ -17,6 +17,7 @@ from typing import Any, Final
 from scripts.lab.places import PYTHON, TOP
 from scripts.lab.tools import LabError, call
 
+LAUNCHER: Final = TOP / "scripts/board_driver/launcher.py"
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 15.0
 REQUEST_TIMEOUT_S: Final = 20.0
@@ -94,6 +95,8 @@ class LabDms:
             str(PYTHON), "-m", "dms_server", "serve", "--data", str(self.data), "--fleet", str(self.fleet),
             "--device-port", str(self.device_port), "--web-port", web_port, "--bind", "127.0.0.1",
         ]  # fmt: skip
+        if not detached:  # it ends with this process, however that ends
+            command = [str(PYTHON), str(LAUNCHER), "bound", str(os.getpid()), "--", *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=detached

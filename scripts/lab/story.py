@@ -23,7 +23,7 @@ from scripts.lab.world import World
 NOT_CLAIMED: Final = '{"result":"fail","message":"device not claimed"}'
 UPDATE_TIMEOUT_S: Final = 300.0
 BOOT_TIMEOUT_S: Final = 180.0
-DEADLINE_S: Final = 25
+DEADLINE_S: Final = 35
 """`system.boot.deadline` in the story: how long a new release has on each of its tries."""
 HEALTHY_AFTER_S: Final = 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from scripts.board_driver.machine import MACHINE_ARGS
 from scripts.bundle_tool.elfcheck import check_tree
 from scripts.image import bootenv, compile, disk, fit, rootfs, sbom, sources
 from scripts.image.cache import Cache, hash_files
-from scripts.image.run import SOURCE_DATE_EPOCH, BuildError
+from scripts.image.run import BuildError
 from zentrid import ZENTRI_VERSION
 from zentrid.bundle.tree import HashTree
 from zentrid.core import names
@@ -243,13 +244,8 @@ def root_of(release: Path) -> HashTree:
 
 
 def _qemu_version() -> str:
-    import subprocess
-
     try:
         done = subprocess.run(["qemu-system-aarch64", "--version"], capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         raise BuildError("qemu-system-aarch64 is not installed; run `make host-packages`") from error
     return done.stdout.splitlines()[0]
-
-
-__all__ = ["SOURCE_DATE_EPOCH", "Builder", "ReleaseSpec", "root_of"]

@@ -78,6 +78,44 @@ class UpdateProgress:
     """`dms.ota_result`: 0 none, 1 updated, 2 no update required, 3 failure, 6 no DMS, 7/8/9 DMS said 403/400/404."""
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One place in a program: what a symbol file turns into a function and a line."""
+
+    module: str
+    """Path of the program or library on the device."""
+    build_id: str
+    """The ELF file's GNU build-id, lower-case hexadecimal; empty when it has none."""
+    address: int
+    """Address inside the ELF file (as in its symbol table), not in memory."""
+
+
+@dataclass(frozen=True)
+class AppExit:
+    """How the boot application ended by itself."""
+
+    name: str
+    exit_code: int | None
+    """None: ended by a signal."""
+    signal: int | None
+    uptime_s: float
+    """How long it had run."""
+    frames: tuple[Frame, ...] = ()
+    """Innermost first, where a signal left a core."""
+    output: str = ""
+    """The last lines that it printed, at most 4 KiB."""
+
+
+class FaultSink(Protocol):
+    """Takes exceptions: counts, keeps, reports them."""
+
+    async def record(self, cause: str, detail: str, *, frames: Sequence[Frame] = (), text: str = "") -> None:
+        """Record one exception of this boot. `detail`: one short line; `text`: traceback, panic or output, cut to 4 KiB.
+
+        Never raises: what cannot be written is logged.
+        """
+
+
 class BootStateStore(Protocol):
     """The two copies of the boot state on raw sectors."""
 

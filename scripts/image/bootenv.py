@@ -12,6 +12,10 @@ FIT_ADDRESS = 0x50000000
 MAGIC_ADDRESS = 0x40300000
 WAIT_ADDRESS = 0x40300008
 SAFE_ADDRESS = 0x4030000C
+BUTTON_ADDRESS = 0x40300010
+GPIO_ADDRESS = 0x09030000
+"""The PL061 of QEMU `virt` (VIRT_GPIO)."""
+GPIO_DIRECTION = 0x400
 MAGIC_WORD = "5a454e54"  # "ZENT"
 
 _FUNC = re.compile(r"func ([a-z_0-9]+)")
@@ -58,6 +62,11 @@ def _first_sectors() -> dict[str, int]:
     return places
 
 
+def _data_offset(line: int) -> int:
+    """Return the offset of the data register that reads and writes just this line (PL061: address bits 9 to 2 are a mask)."""
+    return 1 << (line + 2)
+
+
 def constants() -> dict[str, str]:
     """Return the script's constants, made from the names that the rest of the system uses."""
     kernel_sectors = names.partition("kernel_a").size_bytes // 512
@@ -71,6 +80,11 @@ def constants() -> dict[str, str]:
         "magicaddr": f"0x{MAGIC_ADDRESS:x}",
         "waitaddr": f"0x{WAIT_ADDRESS:x}",
         "safeaddr": f"0x{SAFE_ADDRESS:x}",
+        "buttonaddr": f"0x{BUTTON_ADDRESS:x}",
+        "gpio_dir": f"0x{GPIO_ADDRESS + GPIO_DIRECTION:x}",
+        "gpio_button": f"0x{GPIO_ADDRESS + _data_offset(names.GPIO_FACTORY_RESET):x}",
+        "gpio_led": f"0x{GPIO_ADDRESS + _data_offset(names.GPIO_LED):x}",
+        "led_on": f"0x{1 << names.GPIO_LED:x}",
         "magicword": MAGIC_WORD,
         "bs_vars": " ".join(names.BOOTSTATE_VARS),
     }

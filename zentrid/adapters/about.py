@@ -30,6 +30,8 @@ class BootArguments:
     slot: names.SlotName
     warm: bool
     state_lost: bool
+    why: str = "slot"
+    """Why this system was chosen, see `names.ARG_WHY`."""
 
 
 def read_boot_arguments(path: Path = Path("/proc/cmdline")) -> BootArguments:
@@ -37,7 +39,11 @@ def read_boot_arguments(path: Path = Path("/proc/cmdline")) -> BootArguments:
     words = dict(word.split("=", 1) for word in path.read_text().split() if "=" in word)
     named = words.get(names.ARG_SLOT, "")
     slot: names.SlotName = "a" if named == "a" else "b" if named == "b" else "r"
-    return BootArguments(slot, words.get(names.ARG_WARM) == "1", words.get(names.ARG_STATE_LOST) == "1")
+    lost, why = (
+        words.get(names.ARG_STATE_LOST) == "1",
+        words.get(names.ARG_WHY, "slot" if slot in names.SLOTS else "noslot"),
+    )
+    return BootArguments(slot, words.get(names.ARG_WARM) == "1", lost, why)
 
 
 def read_release(path: Path = Path("/etc/zentri/release.json")) -> Release:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from zentrid.core.names import BOOT_TRIES, BOOTSTATE_COPY_BYTES, MAX_FAULTS, SLOTS, SlotName
+from zentrid.core.names import BOOT_TRIES, BOOTSTATE_COPY_BYTES, MAX_FAULTS, SAFE_SLOT, SLOTS, SlotName
 from zentrid.core.version import BadVersionError, Version, decode_version, encode_version, parse_version
 from zentrid.errors import ZentriError
 
@@ -59,7 +59,8 @@ class Fault:
     """One exception of the device, as short as it must be to fit the boot state."""
 
     cause: str
-    """One word: `panic`, `watchdog`, `application`, `supervisor`, `state_lost`, `forced`, …; at most 40 characters."""
+    """One word: `reset` (by the boot script, not explained yet), `panic`, `oops`, `hang`, `application`, `supervisor`,
+    `state_lost`, `forced`; at most 40 characters."""
     slot: str
     """The slot that ran: `a`, `b`, `r`, or `?` when not known."""
     version: str
@@ -90,10 +91,13 @@ class BootState:
     """The same of slot B."""
     running: bool = False
     """Set by the boot script, cleared by a clean shutdown: still set after a warm reset means an exception."""
+    last: str = ""
+    """The system that the boot script started last, `a`, `b` or `r`; empty: none yet."""
     faults: int = 0
     """Exceptions since the last reset of the counter, 0 to 8; eight mean safe mode."""
     fault_records: tuple[Fault, ...] = ()
-    """The newest records, oldest first; at most eight. May be fewer than `faults`: a hang leaves no record."""
+    """The newest records, oldest first; at most eight. The boot script's own have the cause `reset` and little else: the next
+    supervisor fills in what it finds. May be fewer than `faults` when a record was unreadable."""
     cold_boots: int = 0
     """Cold boots in a row without becoming healthy, 0 to 20."""
     safemode: bool = False
@@ -177,6 +181,7 @@ def _to_text(state: BootState) -> dict[str, str]:
         "BOOT_A_GOOD": str(int(state.a_good)),
         "BOOT_B_GOOD": str(int(state.b_good)),
         "running": str(int(state.running)),
+        "last": state.last,
         "faults": f"{state.faults:x}",
         "cold_boots": f"{state.cold_boots:x}",
         "safemode": str(int(state.safemode)),
@@ -249,6 +254,12 @@ def _order(text: str) -> tuple[SlotName, ...]:
     return slots
 
 
+def _system(text: str) -> str:
+    if text not in ("", *SLOTS, SAFE_SLOT):
+        raise ValueError(text)
+    return text
+
+
 def _from_text(values: dict[str, str]) -> BootState:
     read = _Reader(values)
     fresh = BootState()
@@ -261,6 +272,7 @@ def _from_text(values: dict[str, str]) -> BootState:
         a_good=read.flag("BOOT_A_GOOD"),
         b_good=read.flag("BOOT_B_GOOD"),
         running=read.flag("running"),
+        last=read.take("last", "", _system),
         faults=read.number("faults", 0, MAX_FAULTS),
         fault_records=tuple(record for record in records if record is not None),
         cold_boots=read.number("cold_boots", 0, _MAX_COLD_BOOTS),

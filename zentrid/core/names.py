@@ -47,6 +47,7 @@ BOOTSTATE_VARS: Final[tuple[str, ...]] = (
     "BOOT_A_GOOD",
     "BOOT_B_GOOD",
     "running",
+    "last",
     "faults",
     *(f"fault_{n}" for n in range(8)),
     "cold_boots",
@@ -68,6 +69,10 @@ GPIO_LED: Final = 1
 ARG_SLOT: Final = "zentri.slot"
 ARG_WARM: Final = "zentri.warm"
 ARG_STATE_LOST: Final = "zentri.state_lost"
+ARG_RESET: Final = "zentri.reset"
+"""What early user space has to do before it mounts data: 0 nothing, 1 a factory reset, 2 one of the settings only."""
+ARG_WHY: Final = "zentri.why"
+"""Why this system was chosen: `slot`, or for the safe-mode system `faults`, `asked` or `noslot`."""
 
 # --- property of a FIT configuration: the release's version as one number, see `encode_version` --------------------
 FIT_VERSION_PROPERTY: Final = "zentri-version"

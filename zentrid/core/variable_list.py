@@ -28,6 +28,23 @@ _SYSTEM: Final = (
     fact("system.boot.health", "sy b he", "what this boot still waits for, or that it is good"),
     fact("system.fault.count", "sy f c", "faults counted; eight lead to safe mode"),
     Variable(
+        "system.fault.decay", "sy f d", Int(0, 31_536_000, "s"), 86_400,
+        "faults are forgotten after so long of uninterrupted healthy running; 0: never", "86400",
+    ),
+    Variable(
+        "system.boot.app", "sy b a", Text(200, r"[^\x00-\x1f\x7f]*", "an application's name or a path, with arguments"), "",
+        "the boot application: a package's name or an absolute path, and its arguments; empty: none",
+        '"sample-arm --interval 1"', safe_mode=False,
+    ),
+    Variable(
+        "system.app.memory", "sy a m", Int(8, 384, "MiB"), 96, "the most memory the boot application may use", "64",
+        safe_mode=False,
+    ),
+    Variable(
+        "system.app.files", "sy a f", Int(16, 4096), 256, "the most files the boot application may have open", "64",
+        safe_mode=False,
+    ),
+    Variable(
         "system.factory_reset.gpio", "sy r g", Int(0, 0), 0, "the factory reset pin; always GPIO 0",
         writable=False, saved=False, factory_reset=False,
     ),
@@ -71,6 +88,12 @@ _DMS: Final = (
     ),
     Variable(
         "dms.port", "dm p", Int(0, 65_535), 0, "its port; 0: the one from manufacture", "8443", dynamic=True
+    ),
+    Variable(
+        "dms.interval", "dm i", Int(10, 86_400, "s"), 300, "how often the DMS is asked whether it wants something", "300",
+    ),
+    Variable(
+        "dms.cmd.enabled", "dm c e", Bool(), True, "the device's owner may ask for a factory reset through the DMS", "0",
     ),
     fact("dms.claimed", "dm cl", "1 if somebody has claimed this device, as the DMS last said"),
     fact("dms.product", "dm r", "the product this device is bound to, as the DMS last said"),

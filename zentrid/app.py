@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from zentrid.adapters.about import BootArguments, IdentityError, read_boot_arguments, read_identity, read_release
+from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
 from zentrid.adapters.clock import last_signed_time, raise_system_clock
 from zentrid.adapters.hooks import run_hooks
@@ -26,12 +25,21 @@ from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.bundle.manifest import Manifest
 from zentrid.commands.catalog import build_registry
 from zentrid.commands.context import Context
-from zentrid.core.bootstate import BootStateWriteError, Fault, add_fault
+from zentrid.core.bootstate import clear_faults
 from zentrid.core.clock import earliest_now
 from zentrid.core.health import Facts, Policy
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.variable_list import VARIABLES
-from zentrid.ports import Identity, Release
+from zentrid.faultkeeper import FaultKeeper, describe_exception
+from zentrid.start import (
+    IDENTITY,
+    Device,
+    ask_for_safe_mode,
+    data_problem,
+    read_device,
+    restore_boot_state,
+    safe_mode_reason,
+)
 from zentrid.supervisor import Supervisor
 from zentrid.update.link import Parts, Paths
 from zentrid.update.manager import UpdateManager
@@ -39,10 +47,7 @@ from zentrid.update.manager import UpdateManager
 log = logging.getLogger("zentrid")
 
 RUN: Final = Path("/run/zentrid")
-EARLY: Final = Path("/run/zentri")
-"""Where early user space leaves its notes."""
 DATA: Final = Path("/data/zentri")
-IDENTITY: Final = Path("/identity")
 HOOKS: Final = Path("/etc/zentri/hooks")
 SSH: Final = Path("/run/zentri/ssh")
 DEV: Final = Path("/dev")
@@ -50,52 +55,7 @@ SERIAL: Final = Path("/dev/ttyAMA0")
 WATCHDOG: Final = Path("/dev/watchdog")
 COMMAND_GID: Final = 1000
 """Group `zentri`, whose login shell is the command language."""
-SAFE_MODE_REASON: Final = "No slot is left that boots"
-NO_IDENTITY: Final = Identity("00000000-0000-0000-0000-000000000000", "00:00:00:00:00:00", "", 0)
-
-
-@dataclass(frozen=True)
-class Device:
-    """What is known before anything is started."""
-
-    boot: BootArguments
-    release: Release
-    identity: Identity
-    identity_problem: str | None
-
-
-def read_device() -> Device:
-    """Read arguments, release and identity; a device without a usable identity still starts and says so."""
-    boot, release = read_boot_arguments(), read_release()
-    try:
-        return Device(boot, release, read_identity(IDENTITY), None)
-    except IdentityError as error:
-        log.error("%s", error)
-        return Device(boot, release, NO_IDENTITY, str(error))
-
-
-def restore_boot_state(store: DiskBootStateStore, device: Device, uptime_s: float, utc: str) -> None:
-    """Write a good boot state where the boot script found none, and record that as a fault."""
-    if not device.boot.state_lost:
-        return
-    fault = Fault(
-        "state_lost", device.boot.slot, device.release.version, int(uptime_s), utc, "both copies were damaged"
-    )
-    try:
-        store.update(lambda state: add_fault(state, fault))
-    except BootStateWriteError as error:
-        log.error("%s", error)
-
-
-def data_problem() -> str | None:
-    """Return what is wrong with the data file system, None if it is mounted and can be written."""
-    if (EARLY / "data-failed").exists():
-        return "the data partition could not be mounted; settings are kept in RAM until it is repaired"
-    try:
-        flags = os.statvfs("/data").f_flag
-    except OSError as error:
-        return f"the data partition does not answer ({error.strerror})"
-    return "the data partition is read-only" if flags & os.ST_RDONLY else None
+DIED: Final = "the supervisor ended without a word: killed, or out of memory"
 
 
 def open_watchdog(timeout_s: int) -> Watchdog | None:
@@ -130,16 +90,29 @@ class App:
         self.supervisor = Supervisor(
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
             policy=self._policy, facts=self._facts, hooks=lambda: run_hooks(HOOKS / "health", "health"),
-            going_down=lambda: self.power.going_down,
+            going_down=lambda: self.power.going_down, pulse=self.store.probe,
+            decay_s=lambda: self.settings.values.number("system.fault.decay"), forget_faults=self._forget_faults,
         )  # fmt: skip
+        self.faults = FaultKeeper(
+            self.store, self.manager.outbox, self.clock, slot=device.boot.slot, version=device.release.version,
+            on_trial=lambda: self.manager.on_trial, posted=self._posted,
+        )  # fmt: skip
+        self.faults.heard = self.supervisor.note_fault
+        self.faults.on_eighth = lambda: self._spawn(self.power.reboot("eight faults: safe mode is next"))
+        self.alive = AliveMark(RUN / "alive")
+        self._background: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
-            safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=SAFE_MODE_REASON, running_slot=device.boot.slot,
+            safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=safe_mode_reason(device.boot),
+            running_slot=device.boot.slot,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
-        self.server = CommandServer(build_registry(), self.context, socket_gid=COMMAND_GID)
+        self.server = CommandServer(
+            build_registry(), self.context, socket_gid=COMMAND_GID, on_crash=self._command_crashed
+        )
 
     async def _objection(self, manifest: Manifest) -> str | None:
         """Return what a pre-install hook has against installing now; None: nothing."""
@@ -156,14 +129,46 @@ class App:
 
     def _facts(self) -> Facts:
         return Facts(
-            data=data_problem(), interfaces=None if self.server.listening else "the command interfaces do not listen"
+            data=data_problem(),
+            interfaces=None if self.server.listening else "the command interfaces do not listen",
+            deaf=not self.server.reachable,
         )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _posted(self) -> None:
+        """A report waits. The keeper works in threads, the server's client in the event loop."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.manager.dms.wake)
+
+    def _command_crashed(self, error: BaseException) -> None:
+        detail, text = describe_exception(error)
+        self._spawn(self.faults.record("supervisor", detail, text=text))
+
+    async def _forget_faults(self) -> None:
+        await asyncio.to_thread(self.store.update, clear_faults)
+
+    def crashed(self, error: BaseException) -> None:
+        """Record the exception that ends this supervisor, and restart the board if it is the eighth. Never raises."""
+        self._loop = None
+        try:
+            detail, text = describe_exception(error)
+            self.faults.record_now("supervisor", detail, text=text)
+            self.alive.clear()
+            if self.faults.safe_mode_is_due():
+                asyncio.run(self.power.reboot("eight faults: safe mode is next"))
+        except Exception:
+            log.exception("the end of the supervisor could not be recorded")
 
     async def run(self) -> None:
         """Start everything and supervise until the process is told to end."""
         stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            self._loop.add_signal_handler(number, stop.set)
         known = (self.device.release.built, self.device.identity.made, last_signed_time(DATA / "tuf"))
         raise_system_clock(earliest_now(known))
         report = self.settings.load()
@@ -172,13 +177,18 @@ class App:
         await asyncio.to_thread(
             restore_boot_state, self.store, self.device, self.clock.uptime_s(), self.context.utc_text()
         )
+        if self.alive.set() is not None:
+            await self.faults.record("supervisor", DIED)
         await self.manager.start()
         await self.server.start(SERIAL, RUN / "console.sock")
         self.ssh.follow(self.settings.values)
         # Last: what hangs until here is reset by early user space's own timeout, however short the one in the settings is.
         self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
+        if await asyncio.to_thread(ask_for_safe_mode, self.store, self.device):
+            await self.power.reboot("the data partition is damaged: safe mode is next")
         try:
             await self._supervise(stop)
+            self.alive.clear()
         finally:
             log.info("ending")
             await self.context.update_runner.stop()
@@ -234,5 +244,10 @@ def main() -> int:
     set_up_log(RUN / "zentrid.log")
     device = read_device()
     log.info("zentrid on %s-%s, slot %s", device.release.product, device.release.version, device.boot.slot)
-    asyncio.run(App(device).run())
+    app = App(device)
+    try:
+        asyncio.run(app.run())
+    except Exception as error:
+        app.crashed(error)
+        raise
     return 0

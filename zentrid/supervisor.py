@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from zentrid.core.bootstate import BootStateWriteError
-from zentrid.core.health import Decision, Facts, Judge, Policy, Verdict, may_feed_watchdog
+from zentrid.core.health import Decision, Facts, Judge, Policy, Verdict, faults_decay, may_feed_watchdog
 from zentrid.ports import Power
 
 log = logging.getLogger(__name__)
 
 STEP_S: Final = 1.0
 HOOKS_EVERY_S: Final = 5.0
+PULSE_EVERY_S: Final = 5.0
 WATCHDOG_GRACE_S: Final = 30.0
 GIVE_UP_RETRY_S: Final = 60.0
+
+
+async def _nothing() -> None:
+    return
 
 
 JUST_STARTED: Final = Decision(Verdict.WAIT, "the supervisor has just started")
@@ -75,16 +79,30 @@ class Supervisor:
     hooks: Callable[[], Awaitable[tuple[str, ...]]]
     going_down: Callable[[], bool] = lambda: False
     """The board is being restarted."""
+    pulse: Callable[[], None] = lambda: None
+    """Runs in a worker thread and returns if what the device cannot do without still works; a deadlock never returns."""
+    decay_s: Callable[[], float] = lambda: 0.0
+    """After so long of healthy running without a fault the faults are forgotten; 0: never."""
+    forget_faults: Callable[[], Awaitable[None]] = _nothing
     good: bool = False
     decision: Decision = JUST_STARTED
     _hook_answers: tuple[str, ...] = NOT_ASKED_YET
     _facts: Facts = field(default_factory=Facts)
+    _pulse_s: float = 0.0
+    """When the pulse last came back, in seconds of uptime."""
+    _steady_since_s: float | None = None
+
+    def note_fault(self) -> None:
+        """An exception was recorded in this boot: healthy running without one begins anew."""
+        if self._steady_since_s is not None:
+            self._steady_since_s = self.clock.uptime_s()
 
     async def run(self) -> None:
         """Supervise until cancelled."""
         start_s = self.clock.uptime_s()
         judge = Judge(self.policy())
-        hooks = asyncio.create_task(self._run_hooks())
+        self._pulse_s = start_s
+        helpers = [asyncio.create_task(self._run_hooks()), asyncio.create_task(self._run_pulse())]
         try:
             while True:
                 now_s = self.clock.uptime_s() - start_s
@@ -96,16 +114,17 @@ class Supervisor:
                     await self._mark_good()
                 elif self.decision.verdict is Verdict.GIVE_UP:
                     await self._give_up()
+                await self._decay()
                 await asyncio.sleep(STEP_S)
         finally:
-            hooks.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await hooks
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
 
     def _gather(self) -> Facts:
         facts = self.facts()
         return Facts(
-            data=facts.data, settings=facts.settings, interfaces=facts.interfaces, application=facts.application,
+            data=facts.data, settings=facts.settings, interfaces=facts.interfaces, deaf=facts.deaf, application=facts.application,
             hooks=self._hook_answers, first_boot=self.outcome.first_boot, on_trial=self.outcome.on_trial,
             dms_reached=self.outcome.dms_reached, good_already=self.good,
         )  # fmt: skip
@@ -119,8 +138,30 @@ class Supervisor:
                 self._hook_answers = (f"the health hooks cannot be asked ({type(error).__name__}); see the log",)
             await asyncio.sleep(HOOKS_EVERY_S)
 
+    async def _run_pulse(self) -> None:
+        while True:
+            await asyncio.to_thread(self.pulse)
+            self._pulse_s = self.clock.uptime_s()
+            await asyncio.sleep(PULSE_EVERY_S)
+
+    async def _decay(self) -> None:
+        if not faults_decay(self._steady_since_s, self.clock.uptime_s(), self.decay_s()):
+            return
+        self._steady_since_s = self.clock.uptime_s()
+        try:
+            await self.forget_faults()
+        except BootStateWriteError as error:
+            log.error("the faults could not be forgotten: %s", error)
+
     def _feed(self, now_s: float) -> None:
-        if self.watchdog is None or self.going_down() or not may_feed_watchdog(self._facts, now_s, WATCHDOG_GRACE_S):
+        pulse_age_s = self.clock.uptime_s() - self._pulse_s
+        if not may_feed_watchdog(self._facts, now_s, WATCHDOG_GRACE_S, pulse_age_s):
+            log.error(
+                "the watchdog is not fed: %s",
+                "nothing listens" if self._facts.deaf else f"no pulse for {pulse_age_s:.0f} s",
+            )
+            return
+        if self.watchdog is None or self.going_down():
             return
         try:
             self.watchdog.feed()
@@ -135,6 +176,7 @@ class Supervisor:
             log.error("this boot is healthy but could not be marked good: %s", error)
             return
         self.good = True
+        self._steady_since_s = self.clock.uptime_s()
         self.decision = Decision(Verdict.WAIT, "this boot is good")
         log.info("this boot is good")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +66,14 @@ class DiskBootStateStore:
                 return self.write(change(BootState()))
             changed = change(current)
             return current if changed == current else self.write(changed)
+
+    def probe(self) -> None:
+        """Return when the lock could be had and the device answered, with anything: else this never returns.
+
+        What the supervisor's pulse is made of: a thread that keeps the lock for ever must not go unnoticed.
+        """
+        with self._lock, suppress(BootStateLostError):
+            self._newest()
 
     def _newest(self) -> tuple[BootState, int]:
         try:

@@ -214,6 +214,11 @@ class CommandServer:
         socket_open = self._server is not None and self._server.is_serving()
         return socket_open and (self._serial_open or not self._serial_wanted)
 
+    @property
+    def reachable(self) -> bool:
+        """Tell whether commands can come in at all: a serial port that is gone for good must not restart the device."""
+        return (self._server is not None and self._server.is_serving()) or self._serial_open
+
     async def start(self, serial_path: Path | str | None, socket_path: Path | str) -> None:
         """Open the doors; a serial port that cannot be opened now is tried again and again. Raises OSError."""
         listener = await asyncio.to_thread(bind_socket, Path(socket_path), self._socket_gid)

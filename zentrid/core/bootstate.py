@@ -328,10 +328,23 @@ def clean_shutdown(state: BootState) -> BootState:
     return replace(state, running=False)
 
 
-def add_fault(state: BootState, fault: Fault) -> BootState:
-    """One exception more; the oldest record gives way when there are eight."""
-    records = (*state.fault_records, fault)[-MAX_FAULTS:]
-    return replace(state, faults=min(state.faults + 1, MAX_FAULTS), fault_records=records)
+def add_fault(state: BootState, fault: Fault, *, most: int = MAX_FAULTS) -> BootState:
+    """One exception more; the oldest record gives way when there are `most`.
+
+    `most` is one less than eight for a release on trial: its tries decide about it, not safe mode.
+    """
+    faults = max(state.faults, min(state.faults + 1, most))
+    return replace(state, faults=faults, fault_records=(*state.fault_records, fault)[-max(faults, 1) :])
+
+
+def forget_release(state: BootState, slot: SlotName, version: str) -> BootState:
+    """Drop the faults of a release that was taken back: they say nothing about the one that runs now.
+
+    `version`: the release that `slot` held; a record without a version counts as its.
+    """
+    kept = tuple(f for f in state.fault_records if not (f.slot == slot and f.version in (version, "?")))
+    gone = len(state.fault_records) - len(kept)
+    return replace(state, faults=max(state.faults - gone, 0), fault_records=kept)
 
 
 def clear_faults(state: BootState) -> BootState:

@@ -28,7 +28,9 @@ class Facts:
     """The data file system is mounted and writable."""
     settings: str | None = None
     interfaces: str | None = None
-    """The command interfaces listen."""
+    """Every command interface that was asked for listens."""
+    deaf: bool = False
+    """No command interface listens at all: nobody can reach the device."""
     application: str | None = None
     """The boot application is up (or none is set)."""
     hooks: tuple[str, ...] = ()
@@ -98,10 +100,21 @@ def problems(facts: Facts, policy: Policy) -> list[str]:
     return wrong
 
 
-def may_feed_watchdog(facts: Facts, now_s: float, grace_s: float) -> bool:
+def may_feed_watchdog(facts: Facts, now_s: float, grace_s: float, pulse_age_s: float = 0.0) -> bool:
     """Tell whether the hardware watchdog is fed: after a grace period only while commands can still reach the device.
 
+    `pulse_age_s`: how long ago a worker thread last got through to the boot state. Threads that wait for each other for ever
+    leave the event loop running, and with it a device that answers and can do nothing.
     A health hook or an unreachable server never starves the watchdog: they are a reason to go back to the old release, not
     to reset a device that a person could still talk to.
     """
-    return facts.interfaces is None or now_s < grace_s
+    return now_s < grace_s or (not facts.deaf and pulse_age_s < PULSE_LIMIT_S)
+
+
+PULSE_LIMIT_S: Final = 45.0
+"""Longer than a slow disk takes for one flush."""
+
+
+def faults_decay(steady_since_s: float | None, now_s: float, decay_s: float) -> bool:
+    """Tell whether the faults are to be forgotten: so long of healthy running without a new one. 0: never."""
+    return steady_since_s is not None and decay_s > 0 and now_s - steady_since_s >= decay_s

@@ -6,10 +6,11 @@ Also settles what an earlier run left behind, from the journal, the boot state a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from zentrid.core.bootstate import BootState, BootStateLostError
+from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError, forget_release
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import Event, State, event_at_start, transition
 from zentrid.update.errors import Result
@@ -17,6 +18,8 @@ from zentrid.update.journal import Entry, Journal
 from zentrid.update.link import Parts
 from zentrid.update.outbox import Outbox
 from zentrid.update.reports import outcome_report, why_rolled_back
+
+log = logging.getLogger(__name__)
 
 _INTERRUPTED = "the update was interrupted by a restart or a power cut; start it again, it goes on where it was"
 
@@ -79,11 +82,21 @@ class Ledger:
         elif event is Event.BOOTED_OLD:
             reason, detail = why_rolled_back(entry, boot)
             await self.finish(event, "rolled_back", reason, detail, result=failure, failed_version=entry.to_version)
+            await self._forget_faults(entry)
         elif event is not None:
             await self.enter(event)
         if self.entry.state is State.CONFIRMING and running == self.entry.target and boot.good(running):
             # It was marked good, and the journal could not say so any more: the boot state counts.
             await self.confirm()
+
+    async def _forget_faults(self, entry: Entry) -> None:
+        """Drop the faults of a release that was taken back: they must not push the one that runs now into safe mode."""
+        try:
+            await asyncio.to_thread(
+                self._parts.boot_state.update, lambda state: forget_release(state, entry.target, entry.to_version)
+            )
+        except BootStateWriteError as error:
+            log.error("update: the faults of release %s stay counted: %s", entry.to_version, error)
 
     async def confirm(self) -> None:
         """Conclude the update whose release has become good."""

@@ -34,6 +34,7 @@ from zentrid.update.errors import (
 from zentrid.update.files import InstallFiles, open_bundle_file
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
+from zentrid.update.outbox import Outbox
 from zentrid.update.protocol import Answer, Progress
 from zentrid.update.reports import inventory
 
@@ -81,6 +82,11 @@ class UpdateManager:
     def last_result(self) -> int:
         """`dms.ota_result` of the last update."""
         return self._ledger.entry.result
+
+    @property
+    def outbox(self) -> Outbox:
+        """The reports that wait for the server."""
+        return self._ledger.outbox
 
     @property
     def first_boot(self) -> bool:

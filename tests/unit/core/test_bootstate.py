@@ -202,3 +202,39 @@ def test_requests() -> None:
     assert bs.request_factory_reset(state).factory_reset == 1
     assert bs.request_factory_reset(state, settings_only=True).factory_reset == 2
     assert bs.factory_reset_done(bs.request_factory_reset(state)) == state
+
+
+def test_a_release_on_trial_keeps_its_newest_seven_faults_and_never_gets_an_eighth():
+    state = bs.BootState()
+    for number in range(12):
+        state = bs.add_fault(state, replace(FAULT, uptime_s=number), most=7)
+    assert state.faults == len(state.fault_records) == 7
+    assert state.fault_records[-1].uptime_s == 11
+    full = bs.BootState(faults=8, fault_records=(FAULT,) * 8)
+    assert bs.add_fault(full, FAULT, most=7).faults == 8, "what was counted stays counted"
+
+
+def test_the_faults_of_a_release_that_was_taken_back_go_with_it():
+    mine, its, unknown = (
+        replace(FAULT, slot="a", version="1.0.0"),
+        replace(FAULT, slot="b", version="2.0.0"),
+        replace(FAULT, slot="b", version="?"),
+    )
+    state = bs.BootState(faults=4, fault_records=(mine, its, unknown, replace(its, version="1.5.0")))
+    left = bs.forget_release(state, "b", "2.0.0")
+    assert left.faults == 2
+    assert [f.version for f in left.fault_records] == ["1.0.0", "1.5.0"]
+
+
+def test_the_script_s_own_record_of_a_reset_is_read():
+    copy = bs.encode(bs.BootState(faults=1, fault_records=(bs.Fault("reset", "a", "?", 0, "?"),), last="a"))
+    assert b"fault_0=reset;a;?;0;?;\0" in copy
+    assert b"last=a\0" in copy
+    assert bs.decode(copy).fault_records == (bs.Fault("reset", "a", "?", 0, "?", ""),)
+
+
+def test_a_last_system_that_is_none_is_noted():
+    damaged = bs.encode(bs.BootState(last="a"))[4:].replace(b"last=a", b"last=x")
+    state = bs.decode(zlib.crc32(damaged).to_bytes(4, "little") + damaged)
+    assert state.last == ""
+    assert state.notes

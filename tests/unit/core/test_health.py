@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from zentrid.core.health import Facts, Judge, Policy, Verdict, may_feed_watchdog
+from zentrid.core.health import PULSE_LIMIT_S, Facts, Judge, Policy, Verdict, faults_decay, may_feed_watchdog
 
 POLICY = Policy(healthy_after_s=10, deadline_s=120, commit_offline=False)
 FINE = Facts()
@@ -83,7 +83,20 @@ def test_a_good_boot_stays_good():
 
 
 def test_watchdog_starves_only_when_nobody_could_talk_to_the_device():
-    deaf = replace(FINE, interfaces="silent")
+    deaf = replace(FINE, deaf=True)
     assert may_feed_watchdog(deaf, 10, 30)
     assert not may_feed_watchdog(deaf, 30, 30)
     assert may_feed_watchdog(replace(FINE, hooks=("no",), data="gone"), 10_000, 30)
+    assert may_feed_watchdog(replace(FINE, interfaces="the serial port is gone"), 10_000, 30), "SSH still works"
+
+
+def test_watchdog_starves_when_threads_do_not_get_through():
+    assert may_feed_watchdog(FINE, 1000, 30, pulse_age_s=PULSE_LIMIT_S - 1)
+    assert not may_feed_watchdog(FINE, 1000, 30, pulse_age_s=PULSE_LIMIT_S)
+
+
+def test_faults_decay_after_the_time_set_and_never_when_that_is_zero():
+    assert faults_decay(100, 200, 100)
+    assert not faults_decay(100, 199, 100)
+    assert not faults_decay(None, 10_000, 100), "not healthy yet"
+    assert not faults_decay(100, 10_000_000, 0)

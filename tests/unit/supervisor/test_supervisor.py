@@ -1,12 +1,13 @@
 """The supervisor with in-memory ports: it marks good, gives up, feeds."""
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 
 import pytest
 
 from zentrid.core.bootstate import BootStateWriteError
-from zentrid.core.health import Facts, Policy
+from zentrid.core.health import PULSE_LIMIT_S, Facts, Policy
 from zentrid.supervisor import Supervisor
 
 
@@ -44,14 +45,14 @@ class World:
         self.calls.append(f"reboot: {why}")
 
 
-def supervisor(world, *, facts=None, hooks=()):
+def supervisor(world, *, facts=None, hooks=(), **more):
     async def answers():
         return tuple(hooks)
 
     return Supervisor(
         power=world, outcome=world, clock=world, watchdog=world,
         policy=lambda: Policy(healthy_after_s=2, deadline_s=6, commit_offline=False),
-        facts=lambda: facts or Facts(), hooks=answers,
+        facts=lambda: facts or Facts(), hooks=answers, **more,
     )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ async def test_a_boot_state_that_cannot_be_written_leaves_the_boot_unmarked_and_
 async def test_the_watchdog_starves_when_the_interfaces_stay_silent(quick, monkeypatch):
     monkeypatch.setattr("zentrid.supervisor.WATCHDOG_GRACE_S", 5)
     world = World()
-    boss = supervisor(world, facts=Facts(interfaces="the console does not listen"))
+    boss = supervisor(world, facts=Facts(deaf=True))
     task = asyncio.create_task(boss.run())
     await asyncio.sleep(0.3)
     fed = world.fed
@@ -162,3 +163,58 @@ async def test_hooks_that_fail_inside_are_an_answer_and_asked_again(quick):
     boss.hooks = failing
     await until(lambda: boss.good, asyncio.create_task(boss.run()))
     assert len(asked) >= 3
+
+
+async def test_threads_that_wait_for_each_other_for_ever_starve_the_watchdog(quick, monkeypatch):
+    monkeypatch.setattr("zentrid.supervisor.WATCHDOG_GRACE_S", 5)
+    stuck = threading.Event()
+    world = World()
+    boss = supervisor(world, pulse=stuck.wait)
+    task = asyncio.create_task(boss.run())
+    # each look at the clock is a second of uptime here
+    await until_quiet(world)
+    assert world.uptime > PULSE_LIMIT_S
+    fed = world.fed
+    await asyncio.sleep(0.2)
+    assert world.fed == fed, "it goes on feeding"
+    stuck.set()
+    await until(lambda: world.fed > fed, task)
+
+
+async def until_quiet(world):
+    """Wait until the watchdog is fed no more."""
+    fed = -1
+    async with asyncio.timeout(20):
+        while world.fed != fed or world.uptime < PULSE_LIMIT_S:
+            fed = world.fed
+            await asyncio.sleep(0.2)
+
+
+async def test_faults_are_forgotten_after_healthy_running_without_a_new_one(quick):
+    world = World()
+
+    async def forget():
+        world.calls.append(f"forgotten at {world.uptime:.0f}")
+
+    boss = supervisor(world, decay_s=lambda: 100.0, forget_faults=forget)
+    task = asyncio.create_task(boss.run())
+    async with asyncio.timeout(10):
+        while world.uptime < 80:
+            await asyncio.sleep(0.005)
+    boss.note_fault()
+    noted_s = world.uptime
+    await until(lambda: len(world.calls) == 2, task)
+    assert world.calls[0] == "healthy"
+    assert float(world.calls[1].rsplit(" ", 1)[1]) >= noted_s + 100
+
+
+async def test_a_boot_that_is_not_healthy_forgets_nothing(quick):
+    world = World()
+
+    async def forget():
+        world.calls.append("forgotten")
+
+    boss = supervisor(world, facts=Facts(application="it crashes"), decay_s=lambda: 1.0, forget_faults=forget)
+    task = asyncio.create_task(boss.run())
+    await until(lambda: world.uptime > 100, task)
+    assert world.calls == []

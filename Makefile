@@ -24,7 +24,7 @@ run: setup ## boot the virtual board with a DMS beside it; the serial console is
 stop: ## end a board and a DMS that `make run` left in the background
 	@$(PYTHON) -m scripts.lab stop
 
-demo: setup ## play the whole story without hands, each step with its time
+demo: setup ## play a story without hands, each step with its time (STORY=update, safe-mode, factory-reset)
 	@$(PYTHON) -m scripts.lab demo --story $(STORY)
 
 dms: setup ## start a Device Management Server of your own on the loopback

@@ -16,28 +16,27 @@ from scripts.lab import run
 from scripts.lab.dms import LabDms
 from scripts.lab.narrate import Narrator, StepFailedError
 from scripts.lab.places import TOP, Places
-from scripts.lab.story import Story
+from scripts.lab.stories import STORIES
 from scripts.lab.tools import LabError
 from zentrid.errors import ZentriError
-
-DEMO_VERSIONS = ("1.1.0", "1.2.0", "1.3.0", "1.4.0")
 
 
 def demo(name: str) -> int:
     """Play a story on a board and a server of its own; return the exit status."""
-    if name != "update":
-        print(f"there is no story {name!r}; there is: update", file=sys.stderr)
+    story = STORIES.get(name)
+    if story is None:
+        print(f"there is no story {name!r}; there are: {', '.join(STORIES)}", file=sys.stderr)
         return 2
     say = run.Progress()
     places = Places(TOP / "build/story")
     shutil.rmtree(places.dms, ignore_errors=True)
     world, dms = run.prepare(say, places)
-    for version in DEMO_VERSIONS:
+    for version in story.versions:
         world.bundle(version)
     board = WatchedBoard("story", BoardOptions(image=places.image, identity=places.identity, key=world.ssh_key()))
     try:
         dms.start()
-        Story(world, dms, board, Narrator()).play()
+        story(world, dms, board, Narrator()).play()
     finally:
         board.close()
         dms.stop()
@@ -80,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     commands.add_parser("dms", help="a DMS in the foreground")
     story = commands.add_parser("demo", help="play a story, each step with its time")
-    story.add_argument("--story", default="update", help="which one; there is: update (default: %(default)s)")
+    stories = "; ".join(f"{name}: {told.about}" for name, told in STORIES.items())
+    story.add_argument("--story", default="update", help=f"which one (default: %(default)s). {stories}")
     options = parser.parse_args(argv)
     try:
         if options.command == "demo":

@@ -162,9 +162,15 @@ class LabDms:
 
     def get(self, path: str) -> dict[str, Any]:
         """Return the answer of the API to GET `path`, asked with the demonstration account's token."""
-        request = urllib.request.Request(  # noqa: S310 - the loopback
-            self.web_url + path, headers={"Authorization": f"Bearer {self.account['token']}"}
-        )
+        return self._call(path)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer of the API to POST `path` with a JSON body."""
+        return self._call(path, json.dumps(body).encode())
+
+    def _call(self, path: str, data: bytes | None = None) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.account['token']}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.web_url + path, data=data, headers=headers)  # noqa: S310 - the loopback
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:  # noqa: S310
             found: dict[str, Any] = json.load(answer)
         return found

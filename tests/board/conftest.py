@@ -14,6 +14,7 @@ from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.places import Places
 from scripts.lab.world import World
+from tests.board.states import copy_slot
 
 LOGS: Final = places.CHECKOUT / "build" / "test-logs"
 _PHASES: Final = pytest.StashKey[dict[str, pytest.TestReport]]()
@@ -108,6 +109,34 @@ def module_board(
     finally:
         for _ in factory:
             raise AssertionError("a factory gives itself once")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Path]:
+    """The disk of a board that was healthy once; both slots hold the same release, B never ran."""
+    folder = tmp_path_factory.mktemp("prepared") / "disk"
+    identity = world.identity(8443, folder.parent / "identity")
+    with WatchedBoard("t-prepared", BoardOptions(image=world.places.image, identity=identity), folder) as one:
+        one.up()
+        one.wait_for_answer()
+        one.send("set system.boot.healthy_after 1").expect_ok()
+        one.send("save").expect_ok()
+        one.wait_for_healthy()
+        one.power_cut()
+        copy_slot(one, "a", "b")
+    one.remove_run_folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def cold(board: BoardFactory, prepared: Path, world: World) -> WatchedBoard:
+    """A board of its own with a copy of the prepared disk; its power is off."""
+    one = board(key=world.ssh_key())
+    shutil.copytree(prepared, one.disk.folder)
+    one.up()
+    one.power_cut()  # long before the boot script reads the disk
+    return one
 
 
 @pytest.fixture(autouse=True)

@@ -1,74 +1,17 @@
 """The boot chain and the boot script on the real board: what must verify, which slot boots, what is counted."""
 
-import dataclasses
-import shutil
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.world import World
-from tests.board.conftest import BoardFactory
+from tests.board.states import MIB, SECOND_COPY, read_state, write_state
 from zentrid.core import names
-from zentrid.core.bootstate import BootState, decode, encode, newest
+from zentrid.core.bootstate import decode
 from zentrid.core.version import Version
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(600)]
-
-SECOND_COPY = names.BOOTSTATE_COPY_OFFSETS_BYTES[1]
-MIB = 1024 * 1024
-
-
-def read_state(board: WatchedBoard) -> BootState:
-    """Return the boot state on the disk of a board without power."""
-    copies = [board.disk_read("bootstate", offset, names.BOOTSTATE_COPY_BYTES) for offset in (0, SECOND_COPY)]
-    return newest(*copies)[0]
-
-
-def write_state(board: WatchedBoard, **changes: object) -> None:
-    """Change the boot state on the disk of a board without power."""
-    state = read_state(board)
-    changed = dataclasses.replace(state, seq=state.seq + 1, **changes)  # type: ignore[arg-type]
-    for offset in (0, SECOND_COPY):
-        board.disk_write("bootstate", offset, encode(changed))
-
-
-def copy_slot(board: WatchedBoard, source: str, target: str) -> None:
-    """Copy kernel and rootfs of one slot to another, on a board without power."""
-    for part in ("kernel", "rootfs"):
-        size = names.partition(f"{part}_{source}").size_bytes
-        board.disk_write(f"{part}_{target}", 0, board.disk_read(f"{part}_{source}", 0, size))
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Path]:
-    """The disk of a board that was healthy once; both slots hold the same release, B never ran."""
-    folder = tmp_path_factory.mktemp("prepared") / "disk"
-    identity = world.identity(8443, folder.parent / "identity")
-    with WatchedBoard("t-prepared", BoardOptions(image=world.places.image, identity=identity), folder) as one:
-        one.up()
-        one.wait_for_answer()
-        one.send("set system.boot.healthy_after 1").expect_ok()
-        one.send("save").expect_ok()
-        one.wait_for_healthy()
-        one.power_cut()
-        copy_slot(one, "a", "b")
-    one.remove_run_folder()
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def cold(board: BoardFactory, prepared: Path, world: World) -> WatchedBoard:
-    """A board of its own with a copy of the prepared disk; its power is off."""
-    one = board(key=world.ssh_key())
-    shutil.copytree(prepared, one.disk.folder)
-    one.up()
-    one.power_cut()  # long before the boot script reads the disk
-    return one
 
 
 def slot(board: WatchedBoard) -> str:

@@ -17,7 +17,7 @@ from uuid import uuid4
 from zentrid.bundle.manifest import Manifest, ManifestError, parse_manifest
 from zentrid.core import bootstate
 from zentrid.core.bootstate import BootState, BootStateLostError
-from zentrid.core.names import SAFE_SLOT
+from zentrid.core.names import SAFE_SLOT, SlotName
 from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_cancel, choose_target, refusal, transition
 from zentrid.core.version import BadVersionError, Version, parse_version
 from zentrid.errors import ZentriError
@@ -313,7 +313,7 @@ class UpdateManager:
         self._heed_cancel()
         self._committed = True
         entry = await self._ledger.enter(Event.VERIFIED)
-        await asyncio.to_thread(self._parts.boot_state.update, lambda state: bootstate.activate(state, entry.target))
+        await asyncio.to_thread(self._parts.boot_state.update, lambda state: self._activated(state, entry.target))
         try:
             await self._ledger.enter(Event.ACTIVATED, result=int(Result.UPDATED))
         except OSError as error:
@@ -322,6 +322,14 @@ class UpdateManager:
             self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
         self._percent = 100
         return self._news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)
+
+    def _activated(self, state: BootState, target: SlotName) -> BootState:
+        """Return the boot state that starts the target.
+
+        From safe mode the faults are forgotten: they led here, the new release is the way out, and its tries judge it.
+        """
+        activated = bootstate.activate(state, target)
+        return bootstate.clear_faults(activated) if self._in_safe_mode else activated
 
     # --- endings -------------------------------------------------------------------------------------------------
     def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:

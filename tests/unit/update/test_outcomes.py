@@ -56,6 +56,18 @@ async def test_rolled_back_because_of_a_fault(device: Device, published: Release
     assert (report["reason"], report["detail"]) == ("panic", "release 1.1.0 ended in a fault (panic: Oops: 0000)")
 
 
+async def test_the_faults_of_a_release_that_was_taken_back_do_not_count_against_the_old_one(
+    device: Device, published: Release
+) -> None:
+    device.store.update(lambda state: add_fault(state, Fault("application", "a", "1.0.0", 9, "?")))
+    await device.update()
+    for _ in range(3):
+        device.store.update(lambda state: add_fault(state, Fault("panic", "b", "1.1.0", 3, "?")))
+    await until_old(device)
+    state = device.store.read()
+    assert (state.faults, [fault.cause for fault in state.fault_records]) == (1, ["application"])
+
+
 async def test_rolled_back_without_a_word(device: Device, published: Release) -> None:
     await device.update()
     await until_old(device)

@@ -213,6 +213,26 @@ async def test_from_safe_mode_the_worse_slot_is_taken(device: Device, doorman: D
     assert (device.running, device.version) == ("b", "1.1.0")
 
 
+async def test_an_update_from_safe_mode_leads_out_of_it(device: Device, published: Release) -> None:
+    device.store.update(lambda state: replace(state, faults=8, safemode=True))
+    device.running = "r"
+    await device.start().start()
+    assert (await device.update()).ok
+    state = device.store.read()
+    assert (state.faults, state.safemode, state.order[0]) == (0, False, "b" if state.b_left else "a")
+
+
+async def test_an_update_from_safe_mode_that_fails_stays_in_it(
+    device: Device, doorman: Doorman, published: Release
+) -> None:
+    device.store.update(lambda state: replace(state, faults=8))
+    device.running = "r"
+    await device.start().start()
+    doorman.habits.refuse["check"] = (403, "no")
+    assert not (await device.update()).ok
+    assert device.store.read().faults == 8
+
+
 async def test_an_update_that_never_came_up_does_not_block_safe_mode(
     device: Device, doorman: Doorman, published: Release
 ) -> None:

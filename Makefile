@@ -40,7 +40,7 @@ lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
-	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
+	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision scripts/symbols rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
 		rootfs_overlay/usr/share/udhcpc/default.script .ci/run
 
 lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)

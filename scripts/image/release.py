@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.board_driver.machine import MACHINE_ARGS
 from scripts.bundle_tool.elfcheck import check_tree
-from scripts.image import bootenv, compile, disk, fit, rootfs, sbom, sources
+from scripts.image import bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols
 from scripts.image.cache import Cache, hash_files
 from scripts.image.run import BuildError
 from zentrid import ZENTRI_VERSION
@@ -23,7 +23,9 @@ BUILT = "2026-01-01T00:00:00Z"
 RECIPE = "1"
 """Raised by hand when a step's result changes for a reason that its hashed inputs do not show."""
 
-KEEP = {"sources": 2, "linux": 3, "u-boot": 6, "base": 3, "tree": 6, "release": 24, "rom": 6, "disk": 4}
+KEEP = {
+    "sources": 2, "linux": 3, "u-boot": 6, "base": 3, "samples": 3, "tree": 6, "symbols": 6, "release": 24, "rom": 6, "disk": 4,
+}  # fmt: skip
 """How many results of each step stay in the cache, the most recently used ones: every change of the code makes a new tree."""
 
 
@@ -113,18 +115,30 @@ class Builder:
             lambda out, log: rootfs.build_base(self.top / "scripts/image/packages.txt", out, log=log),
         )  # fmt: skip
 
+    def samples(self) -> Path:
+        """Return the folder with the sample applications and their symbol files."""
+        inputs = {"sources": self._hash("scripts/samples"), "code": self._hash("scripts/image/samples.py")}
+        return self._step(
+            "samples", inputs, "compiling the sample applications",
+            lambda out, log: samples.build_samples(self.top / "scripts/samples", out, log=log),
+        )  # fmt: skip
+
     def tree(self, *, production: bool) -> Path:
         """Return the folder with the complete root file system, all but what names the release."""
         if production in self._trees:
             return self._trees[production]
-        base = self.base()
-        inputs = {"base": base.name, "files": self._hash("rootfs_overlay", "zentrid"), "production": str(production)}
+        base, apps = self.base(), self.samples()
+        inputs = {
+            "base": base.name, "samples": apps.name, "files": self._hash("rootfs_overlay", "zentrid"),
+            "production": str(production),
+        }  # fmt: skip
 
         def build(out: Path, log: Path) -> None:
             root = out / "root"
             shutil.copytree(base / "root", root, symlinks=True)
             rootfs.overlay(self.top / "rootfs_overlay", root)
             rootfs.install_zentrid(self.top / "zentrid", root, log=log)
+            shutil.copytree(apps / "apps", root / samples.APPS)
             if production:
                 passwd = root / "etc/passwd"
                 passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", ":/root:/bin/false"))
@@ -138,15 +152,25 @@ class Builder:
         self._trees[production] = self._step("tree", inputs, "assembling the root file system", build)
         return self._trees[production]
 
+    def symbols(self, *, production: bool) -> Path:
+        """Return the folder with the symbol files of every program and library of the root file system."""
+        tree, own = self.tree(production=production), self.samples() / "symbols"
+        inputs = {"tree": tree.name, "code": self._hash("scripts/image/symbols.py")}
+
+        def build(out: Path, _log: Path) -> None:
+            symbols.collect(tree / "root", own, out)
+
+        return self._step("symbols", inputs, "collecting symbol files", build)
+
     def release(self, spec: ReleaseSpec) -> Path:
-        """Return the folder with `kernel.itb`, `rootfs.erofs`, `rootfs.img`, `packages.json` and `sbom.cdx.json`."""
+        """Return the folder with `kernel.itb`, `rootfs.erofs`, `rootfs.img`, `packages.json`, `sbom.cdx.json`, `symbols/`."""
         fit.ensure_key(self.keys)
         with ThreadPoolExecutor(2) as pool:  # the kernel uses all cores; fetching packages and compiling Python fit in
             kernel, tree = pool.submit(self.linux), pool.submit(self.tree, production=spec.production)
             linux, files = kernel.result(), tree.result()
-        base, source = self.base(), self.sources()
+        base, source, names_of = self.base(), self.sources(), self.symbols(production=spec.production)
         inputs = {
-            "linux": linux.name, "tree": files.name, "product": spec.product, "version": spec.version,
+            "linux": linux.name, "tree": files.name, "symbols": names_of.name, "product": spec.product, "version": spec.version,
             "extra": json.dumps(dict(spec.extra), sort_keys=True), "production": str(spec.production),
             "template": self._hash("buildroot_external/board/virt/slot.its.in"),
             "code": self._hash("scripts/image/fit.py"),
@@ -172,6 +196,7 @@ class Builder:
                 log=log,
             )
             (out / "root_hash").write_text(tree.root.hex() + "\n")
+            shutil.copytree(names_of, out / symbols.FOLDER)
             entries = sbom.components(base / "packages.json", linux, source)
             sbom.write(entries, spec.product, spec.version, out)
 
@@ -226,7 +251,9 @@ class Builder:
         release, disk_folder, rom = self.release(spec), self.disk(spec), self.rom(production=spec.production)
         out.mkdir(parents=True, exist_ok=True)
         links = {"disk.img": disk_folder, "rom.bin": rom, "board.dts": rom}
-        links |= dict.fromkeys(("kernel.itb", "rootfs.erofs", "packages.json", "sbom.cdx.json"), release)
+        links |= dict.fromkeys(
+            ("kernel.itb", "rootfs.erofs", "packages.json", "sbom.cdx.json", symbols.FOLDER), release
+        )
         for name, folder in links.items():
             fresh = out / f".{name}.new"
             fresh.unlink(missing_ok=True)

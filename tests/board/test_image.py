@@ -30,7 +30,15 @@ def test_the_same_inputs_give_the_same_bytes(world: World, tmp_path: Path):
     builder = Builder(TOP, Cache(again), world.places.keys, said.append)
     folder = builder.image(ReleaseSpec(PRODUCT, "1.0.0"), tmp_path / "image")
     assert any("packing" in sentence for sentence in said), "nothing was built, so nothing was compared"
-    for name in ("rootfs.erofs", "kernel.itb", "packages.json", "sbom.cdx.json", "rom.bin", "disk.img"):
+    for name in (
+        "rootfs.erofs",
+        "kernel.itb",
+        "packages.json",
+        "sbom.cdx.json",
+        "rom.bin",
+        "disk.img",
+        "symbols/index.json",
+    ):
         first, second = (world.places.image / name).open("rb"), (folder / name).open("rb")
         with first, second:
             while block := first.read(1 << 20):

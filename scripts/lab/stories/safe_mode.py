@@ -12,7 +12,7 @@ from scripts.lab.stories.base import BOOT_TIMEOUT_S, UPDATE_TIMEOUT_S, Story, sa
 MIB: Final = 1024 * 1024
 APP: Final = "sample-arm --interval 1 --after 1 --crash segv"
 APP_CRASHES: Final = 3
-CRASH_PLACE: Final = "sample.c:"
+CRASH_PLACE: Final = "sample-arm.c:"
 """What a readable backtrace of the sample application names."""
 
 

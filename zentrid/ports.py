@@ -104,6 +104,8 @@ class AppExit:
     """Innermost first, where a signal left a core."""
     output: str = ""
     """The last lines that it printed, at most 4 KiB."""
+    reason: str = ""
+    """How it ended, or why it cannot be started, as one sentence."""
 
 
 class FaultSink(Protocol):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zentrid.adapters.settings import SettingsStore
 from zentrid.commands.context import Context, NetworkFacts
+from zentrid.core.apps import AppError, AppInfo
 from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError
 from zentrid.core.variable_list import VARIABLES
 from zentrid.core.variables import VariableTable
@@ -198,6 +199,50 @@ class FixedHost:
         return self.addresses
 
 
+class MemoryApps:
+    """A boot application that starts and stops at once; `problem` keeps it from running."""
+
+    def __init__(self) -> None:
+        self.name = "sample-arm"
+        self.running = True
+        self.problem: str | None = None
+        self.did: list[str] = []
+        self.lines = [f"2026-11-02T12:00:00Z app: line {number}" for number in range(100)]
+
+    def list(self) -> Sequence[AppInfo]:
+        """Return the boot application and two packages that could be one."""
+        state = "running" if self.running else "stopped"
+        infos = [AppInfo("broken", "-", "bad", description="app.json: version is missing")]
+        if self.name:
+            pid, since_s = (77, 60.0) if self.running else (None, None)
+            infos.append(AppInfo(self.name, "1.0.0", state, True, pid, since_s, 2, "moves an arm"))
+        return [*infos, AppInfo("sample-python", "0.1.0", "off")]
+
+    def log_lines(self, count: int) -> Sequence[str]:
+        """Return the last of a hundred lines."""
+        return self.lines[-count:]
+
+    async def _do(self, what: str, running: bool) -> str:
+        await asyncio.sleep(0)
+        if self.problem is not None:
+            raise AppError(self.problem)
+        self.did.append(what)
+        self.running = running
+        return f"{self.name}: {what}"
+
+    async def start(self) -> str:
+        """Start it."""
+        return await self._do("start", running=True)
+
+    async def stop_by_hand(self) -> str:
+        """Stop it."""
+        return await self._do("stop", running=False)
+
+    async def restart(self) -> str:
+        """Start it anew."""
+        return await self._do("restart", running=True)
+
+
 class Device:
     """A whole device in memory; its settings are real files under `folder`."""
 
@@ -210,6 +255,7 @@ class Device:
         self.power = MemoryPower()
         self.clock = FixedClock()
         self.host = FixedHost()
+        self.apps = MemoryApps()
         self.ctx = Context(
             release=RELEASE,
             identity=IDENTITY,
@@ -221,6 +267,7 @@ class Device:
             power=self.power,
             clock=self.clock,
             host=self.host,
+            apps=self.apps,
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from zentrid.core.bootstate import BootStateWriteError, clean_shutdown
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 REBOOT_COMMAND: Final = ("/usr/sbin/reboot",)
 FORCED_COMMAND: Final = ("/usr/sbin/reboot", "-f")
 ORDERLY_TIMEOUT_S: Final = 20.0
+BEFORE_TIMEOUT_S: Final = 3.0
 
 
 class InitPower:
@@ -25,6 +26,8 @@ class InitPower:
         self._overruling: asyncio.Task[None] | None = None
         self.going_down = False
         """A restart was asked for: the watchdog must not be fed any more, it stands behind a shutdown that hangs."""
+        self.before: list[Callable[[], Awaitable[None]]] = []
+        """What is awaited before init is asked: afterwards the data partition is read-only."""
 
     async def reboot(self, why: str) -> None:
         """Clear `running`, so that the next boot is no exception, and ask init for a restart.
@@ -41,6 +44,12 @@ class InitPower:
         except BootStateWriteError as error:
             log.error("restarting all the same: %s", error)
         self._overruling = asyncio.create_task(self._overrule(), name="forced restart")
+        for step in self.before:
+            try:
+                async with asyncio.timeout(BEFORE_TIMEOUT_S):
+                    await step()
+            except Exception as error:
+                log.error("restarting all the same: %s", str(error) or type(error).__name__)
         await self._command(REBOOT_COMMAND)
 
     async def _overrule(self) -> None:

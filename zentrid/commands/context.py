@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from zentrid.commands.updaterun import UpdateRunner
+from zentrid.core.apps import AppInfo
 from zentrid.core.names import SlotName
 from zentrid.core.variables import Values
 from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, Updates
@@ -56,6 +57,29 @@ class Host(Protocol):
         """Return the addresses in use; None if there is no network."""
 
 
+class Applications(Protocol):
+    """The boot application and the packages that could be one."""
+
+    @property
+    def name(self) -> str:
+        """What the boot application is called; empty: none is set."""
+
+    def list(self) -> Sequence[AppInfo]:
+        """Return all packages and the boot application, by name; may block briefly."""
+
+    def log_lines(self, count: int) -> Sequence[str]:
+        """Return the last lines of the application's log, oldest first; may block briefly."""
+
+    async def start(self) -> str:
+        """Start the boot application if it does not run; return a sentence. Raises AppError."""
+
+    async def stop_by_hand(self) -> str:
+        """End the boot application until it is started again; return a sentence. Raises AppError."""
+
+    async def restart(self) -> str:
+        """End the boot application and start it anew; return a sentence. Raises AppError."""
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -70,6 +94,7 @@ class Context:
     power: Power
     clock: Clock
     host: Host
+    apps: Applications
     safe_mode: bool = False
     safe_mode_reason: str = "Max faults exceeded"
     """Why the device is in safe mode, for the console's greeting."""

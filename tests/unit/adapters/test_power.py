@@ -61,3 +61,32 @@ async def test_a_command_that_cannot_be_started_does_not_keep_the_other_from_it(
     monkeypatch.setattr(power, "REBOOT_COMMAND", ("/nonexistent",))
     await InitPower(Store()).reboot("test")
     await until_told(told, "forced\n")
+
+
+async def test_what_comes_before_may_fail_or_hang(told, monkeypatch, caplog):
+    monkeypatch.setattr(power, "BEFORE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(power, "ORDERLY_TIMEOUT_S", 100)
+    done = []
+
+    async def fails():
+        done.append("fails")
+        raise ValueError("x")
+
+    async def hangs():
+        done.append("hangs")
+        await asyncio.sleep(100)
+
+    async def works():
+        assert not told.exists(), "init was asked already"
+        done.append("works")
+
+    one = InitPower(Store())
+    one.before = [fails, hangs, works]
+    await one.reboot("test")
+    await until_told(told, "orderly\n")
+    assert done == ["fails", "hangs", "works"]
+    assert [record.message for record in caplog.records if "all the same" in record.message] == [
+        "restarting all the same: x", "restarting all the same: TimeoutError",
+    ]  # fmt: skip
+    assert one._overruling is not None
+    one._overruling.cancel()

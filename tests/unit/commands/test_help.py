@@ -14,6 +14,7 @@ from zentrid.core.framing import Code
 async def test_help_commands(call: Caller) -> None:
     lines = (await call.body("help commands")).split("\n")
     assert lines == [
+        "app : app",
         "dms activate : dms_activate",
         "dms claim : dms_claim",
         "dms status : dms_status",

@@ -75,8 +75,8 @@ class ButtonWatch:
                 with self._lines() as (line, lamp):
                     delay_s = FIRST_RETRY_S
                     await _Watch(line, lamp, self._new_button(), self._on_reset).run()
-            except (OSError, ImportError) as error:
-                log.error("the button cannot be watched, trying again in %d s: %s", delay_s, error)
+            except Exception as error:  # a device that cannot hear its button runs all the same
+                log.error("the button cannot be watched, trying again in %d s: %r", delay_s, error)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, MAX_RETRY_S)
 

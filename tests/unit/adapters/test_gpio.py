@@ -51,14 +51,17 @@ class Request:
         self.offset = offset
         self.events: list[Event] = []
         self.fd, self._poke = os.pipe()
+        self._pokes = 0
 
-    def edge(self, *, high: bool, at_s: float | None = None) -> None:
-        """Let an edge come."""
+    def edge(self, *, high: bool, at_s: float | None = None, noticed: bool = True) -> None:
+        """Let an edge come; not `noticed`: the event loop has not looked yet."""
         self.library.levels[self.offset] = Value.ACTIVE if high else Value.INACTIVE
         kind = Kind.RISING_EDGE if high else Kind.FALLING_EDGE
         at_s = time.monotonic() if at_s is None else at_s
         self.events.append(Event(event_type=kind, timestamp_ns=int(at_s * 1e9)))
-        os.write(self._poke, b"!")
+        if noticed:
+            os.write(self._poke, b"!")
+            self._pokes += 1
 
     def get_value(self, line: int) -> Value:
         return self.library.levels[line]
@@ -75,8 +78,9 @@ class Request:
         if self.library.lost:
             raise OSError(errno.ENODEV, "No such device")
         events, self.events = self.events, []
-        if events:
-            os.read(self.fd, len(events))
+        if self._pokes:
+            os.read(self.fd, self._pokes)
+            self._pokes = 0
         return events
 
     def release(self) -> None:
@@ -214,6 +218,15 @@ async def test_a_program_that_was_stopped_judges_edges_by_their_own_time(scene: 
     now_s = time.monotonic()
     scene.library.button.edge(high=True, at_s=now_s - HOLD_S - 0.1)
     scene.library.button.edge(high=False, at_s=now_s)
+    await scene.until(lambda: scene.resets == 1)
+
+
+async def test_a_release_that_waits_to_be_read_is_not_taken_for_a_lost_one(scene: Scene) -> None:
+    await scene.taken()
+    begin_s = time.monotonic() - HOLD_S + 0.3
+    scene.library.button.edge(high=True, at_s=begin_s)
+    await scene.until(lambda: scene.library.lit)
+    scene.library.button.edge(high=False, at_s=begin_s + HOLD_S, noticed=False)
     await scene.until(lambda: scene.resets == 1)
 
 

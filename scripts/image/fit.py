@@ -71,7 +71,7 @@ def kernel_arguments(slot: names.SlotName, tree: HashTree) -> str:
         f"{tree.n_blocks} {tree.n_blocks} sha256 {tree.root.hex()} - 1 restart_on_corruption"
     )
     return (
-        "console=ttyAMA0 panic=1 gpt root=/dev/dm-0 rootfstype=erofs ro rootwait loglevel=2 i6300esb.heartbeat=60 "
+        "console=ttyAMA0 panic=1 gpt root=/dev/dm-0 rootfstype=erofs ro rootwait loglevel=2 printk.time=1 i6300esb.heartbeat=60 "
         f'dm-mod.waitfor={part} dm-mod.create="{table}"'
     )
 

@@ -20,8 +20,15 @@ async def test_faults_are_listed_from_zero(call: Caller) -> None:
     call.device.boot_state.state = add_fault(add_fault(BootState(), PANIC), EXIT)
     assert (await call.body("faup")).split("\n") == [
         "0: panic, slot a, version 1.4.0, up 12 s, 2026-11-02T00:00:00Z, Kernel panic: x",
-        "1: application, slot a, version 1.4.0, up 40 s, ?",
+        "1: application, slot a, version 1.4.0, up 40 s, time not known",
     ]
+
+
+async def test_what_nobody_knows_is_said_to_be_so(call: Caller) -> None:
+    call.device.boot_state.state = add_fault(BootState(), Fault("reset", "?", "?", 0, "?", ""))
+    assert await call.body("faup") == (
+        "0: reset, slot not known, version not known, uptime not known, time not known, not explained yet"
+    )
 
 
 async def test_eight_faults_print_even_if_hangs_left_no_record(call: Caller) -> None:

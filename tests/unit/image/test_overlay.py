@@ -58,3 +58,27 @@ def test_early_user_space_survives_a_watchdog_that_cannot_be_opened(tmp_path):
     script = line.replace("/dev/watchdog", str(tmp_path / "none" / "watchdog")) + "\necho goes on\n"
     done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=10)
     assert done.stdout == "goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "starts"),
+    [
+        ("ro zentri.slot=a zentri.reset=1 zentri.why=slot\n", True),
+        ("ro zentri.reset=2\n", True),
+        ("zentri.reset=0 zentri.why=slot\n", False),
+        ("zentri.reset=10 xzentri.reset=1\n", False),
+        ("\n", False),
+    ],
+)
+def test_early_user_space_starts_python_only_for_a_factory_reset(tmp_path, arguments, starts):
+    text = (OVERLAY / "etc/init.d/rcS").read_text()
+    block = text[text.index("# --- factory reset") : text.index("# --- end of factory reset")]
+    assert text.index(block) < text.index("mount -t ext4 -o nosuid,nodev,noatime"), "before data is mounted"
+    (tmp_path / "cmdline").write_text(arguments)
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+    (tmp_path / "python3").chmod(0o755)
+    script = block.replace("/proc/cmdline", str(tmp_path / "cmdline")).replace(
+        "/usr/bin/python3", str(tmp_path / "python3")
+    )
+    done = subprocess.run(["/bin/sh", "-c", script + "\necho goes on"], capture_output=True, text=True, timeout=10)
+    assert done.stdout.split("\n")[:-1] == (["-s -m zentrid.early"] if starts else []) + ["goes on"]

@@ -1,0 +1,1 @@
+"""What helps to find out why something ended: frames, symbol files, backtraces."""

@@ -16,89 +16,12 @@ from tests.support.doorman import Doorman
 from tests.support.fleet import Release
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.update import dms, pace
-from zentrid.update.contact import COMMANDS_AT_ONCE, Contact, ServerCommand, decide, parse_commands
+from zentrid.update.contact import Contact, ServerCommand, parse_commands
 from zentrid.update.errors import WorkerDiedError
 from zentrid.update.protocol import Answer, Delivered, Message, Refused, Request, parse_line
 
 ID = "0a0b0c0d-0000-4000-8000-000000000001"
 RESET = {"id": ID, "command": "factory_reset", "settings_only": False}
-
-
-# --- what the server may ask for ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "found",
-    [
-        None,
-        "x",
-        {},
-        [None],
-        ["x"],
-        [[]],
-        [{}],
-        [{**RESET, "id": ID.upper()}],
-        [{**RESET, "id": ID + "\n"}],
-        [{**RESET, "id": "../../etc/passwd"}],
-        [{**RESET, "id": 5}],
-        [{**RESET, "command": "Factory reset"}],
-        [{**RESET, "command": "x" * 33}],
-        [{**RESET, "command": None}],
-        [{**RESET, "settings_only": "false"}],
-        [{**RESET, "settings_only": 0}],
-        [{**RESET, "settings_only": None}],
-    ],
-)
-def test_what_has_not_the_right_form_is_no_command(found: Any) -> None:
-    assert parse_commands({"commands": found}) == ()
-
-
-def test_commands_are_few_and_in_order() -> None:
-    ids = [str(uuid4()) for _ in range(9)]
-    entries = [{**RESET, "id": each} for each in ids]
-    assert [command.id for command in parse_commands({"commands": entries})] == ids[:COMMANDS_AT_ONCE]
-    assert parse_commands({}) == ()
-    assert parse_commands({"commands": [5, {"id": ID, "command": "dance"}]}) == (ServerCommand(ID, "dance", False),)
-
-
-def test_who_decides() -> None:
-    reset = ServerCommand(ID, "factory_reset", settings_only=False)
-    assert decide(reset, enabled=True)[0]
-    assert decide(reset, enabled=False) == (
-        False, "the device takes no commands from the server (dms.cmd.enabled is 0)",
-    )  # fmt: skip
-    assert not decide(ServerCommand(ID, "dance", settings_only=False), enabled=True)[0]
-    assert not Contact().may(reset)[0], "a device that says nothing about it does nothing"
-
-
-# --- pace -------------------------------------------------------------------------------------------------------------------
-def test_pauses_grow_to_a_limit_and_start_small_again() -> None:
-    made = pace.Pace(0)
-    assert made.due(0)
-    pauses = []
-    for _ in range(10):
-        made.failed(0)
-        pauses.append(made.left_s(0))
-    for number, pause_s in enumerate(pauses):
-        wanted_s = min(10 * 2**number, pace.LONGEST_PAUSE_S)
-        assert 0.9 * wanted_s <= pause_s <= 1.1 * wanted_s
-    made.succeeded(0, 300)
-    made.failed(0)
-    assert made.left_s(0) <= 11
-    for _ in range(10):
-        made.failed(0, grow=False)
-        assert made.left_s(0) == 10
-
-
-def test_intervals_are_not_all_the_same() -> None:
-    made = pace.Pace(0)
-    found = set()
-    for _ in range(100):
-        made.succeeded(1000, 300)
-        found.add(made.left_s(1000))
-    assert 270 <= min(found) < max(found) <= 330
-    assert not made.due(1269)
-    assert made.due(1331)
-    made.nothing_left()
-    assert not made.due(1e12)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------------
@@ -426,10 +349,11 @@ async def test_a_question_under_way_makes_way_for_an_update(
 ) -> None:
     """The server answers slowly; who asks for an update does not wait for that."""
     device.launcher = SubprocessLauncher()
+    device.parts_changes["limits"] = {"min_rate_bytes_s": 0.0, "total_s": 300.0}
     doorman.habits.trickle = "status"
     async with in_touch(device):
         await until(lambda: doorman.asked("status"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(dms.CONTACT_TOTAL_S - 10):
             assert (await device.update(check_only=True)).ok
     assert owner.facts == {}
 

@@ -14,10 +14,12 @@ from dms_server import health
 from dms_server.accounts import views as account_views
 from dms_server.accounts.guard import authenticate, csrf
 from dms_server.bundles import views as bundle_views
+from dms_server.commands import views as command_views
 from dms_server.core import CORE, open_core
 from dms_server.devices import views as device_views
 from dms_server.devices.door import device_app
 from dms_server.errors import SetupError
+from dms_server.faults import views as fault_views
 from dms_server.files import write_durably
 from dms_server.http import add_security_headers, json_errors, request_log
 from dms_server.pages.render import RENDERER, Renderer, page_errors
@@ -44,7 +46,7 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(add_security_headers)
     app.cleanup_ctx.append(_core(settings))
     app.cleanup_ctx.append(_device_door(settings))
-    for domain in (health, account_views, device_views, product_views, bundle_views):
+    for domain in (health, account_views, device_views, product_views, bundle_views, fault_views, command_views):
         domain.add_routes(app)
     add_pages(app)
     return app

@@ -19,10 +19,15 @@ from dms_server.accounts.services import Accounts
 from dms_server.bundles.metadata import MetadataStore
 from dms_server.bundles.services import Bundles
 from dms_server.bundles.store import PayloadStore
+from dms_server.commands.services import Commands
 from dms_server.db import Database, migrate
 from dms_server.devices.presence import Presence, Sightings
 from dms_server.devices.services import Devices
 from dms_server.errors import SetupError
+from dms_server.faults.backtraces import Backtraces
+from dms_server.faults.reader import Reader
+from dms_server.faults.services import Faults
+from dms_server.faults.symbols import Symbols
 from dms_server.products.services import Products
 from dms_server.settings import Settings
 from dms_server.updates.services import Updates
@@ -41,6 +46,9 @@ class Core:
     products: Products
     bundles: Bundles
     updates: Updates
+    faults: Faults
+    symbols: Symbols
+    commands: Commands
     sightings: Sightings
     presence: Presence
 
@@ -80,6 +88,8 @@ def build_core(settings: Settings, db: Database) -> Core:
     accounts = Accounts(db, settings, Passwords(), guesses)
     products = Products(db)
     bundles = Bundles(db, settings, products, metadata, PayloadStore(settings.data / "payloads"))
+    reader = Reader()
+    symbols = Symbols(db, settings, reader)
     return Core(
         settings=settings,
         db=db,
@@ -88,6 +98,9 @@ def build_core(settings: Settings, db: Database) -> Core:
         products=products,
         bundles=bundles,
         updates=Updates(db, bundles),
+        faults=Faults(db, Backtraces(db, symbols, reader)),
+        symbols=symbols,
+        commands=Commands(db),
         sightings=Sightings(db),
         presence=Presence(db),
     )

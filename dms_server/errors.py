@@ -67,5 +67,12 @@ class TooManyTriesError(DmsError):
     reason = "too_many_tries"
 
 
+class TooManyReportsError(DmsError):
+    """A device reports more in a minute than any device in order would."""
+
+    status = 429
+    reason = "too_many_reports"
+
+
 class SetupError(Exception):
     """The server cannot start as it is set up; the sentence says what to change."""

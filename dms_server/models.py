@@ -2,8 +2,10 @@
 
 from dms_server.accounts.models import ApiToken, Guess, User, WebSession
 from dms_server.bundles.models import Bundle, BundleItem, BundleTag
+from dms_server.commands.models import DeviceCommand
 from dms_server.db import Base
 from dms_server.devices.models import Device, Report
+from dms_server.faults.models import Fault, SymbolRow
 from dms_server.products.models import ClaimToken, Product
 
 __all__ = [
@@ -14,9 +16,12 @@ __all__ = [
     "BundleTag",
     "ClaimToken",
     "Device",
+    "DeviceCommand",
+    "Fault",
     "Guess",
     "Product",
     "Report",
+    "SymbolRow",
     "User",
     "WebSession",
 ]

@@ -39,6 +39,9 @@ class Settings(BaseModel):
     snapshot_lifetime_s: int = Field(default=7 * 86400, ge=2, le=90 * 86400)
     resign_interval_s: float = Field(default=60.0, gt=0, le=3600)
     bundle_max_bytes: int = Field(default=512 * MIB, ge=1, le=4096 * MIB)
+    symbols_max_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB)
+    symbols_account_max_bytes: int = Field(default=4096 * MIB, ge=1)
+    """All symbol files of one account together."""
     json_max_bytes: int = Field(default=64 * 1024, ge=1024, le=MIB)
     guess_delay_s: float = Field(default=0.5, ge=0, le=10)
     """The pause after a wrong password; doubles with each further one, up to sixteen times."""

@@ -58,9 +58,14 @@ def bundle_json(view: BundleView) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def received(core: Core, source: StreamReader | BodyPartReader) -> AsyncIterator[Path]:
-    """Give the bytes of an upload as a file that is gone afterwards. Raises TooLargeError at the limit."""
-    limit = core.settings.bundle_max_bytes
+async def received(
+    core: Core, source: StreamReader | BodyPartReader, what: str = "bundle", setting: str = "bundle_max_bytes"
+) -> AsyncIterator[Path]:
+    """Give the bytes of an upload as a file that is gone afterwards. Raises TooLargeError at the limit.
+
+    `what` it is and the `setting` that limits it are for the sentences.
+    """
+    limit: int = getattr(core.settings, setting)
     path = await asyncio.to_thread(core.bundles.payloads.temporary)
     try:
         stream = await asyncio.to_thread(path.open, "wb")
@@ -69,12 +74,13 @@ async def received(core: Core, source: StreamReader | BodyPartReader) -> AsyncIt
             while chunk := await _next_chunk(source):
                 size += len(chunk)
                 if size > limit:
-                    raise TooLargeError(f"a bundle has at most {limit} bytes; the operator can raise bundle_max_bytes")
+                    raise TooLargeError(f"a {what} has at most {limit} bytes; the operator can raise {setting}")
                 await asyncio.to_thread(stream.write, chunk)
         finally:
             await asyncio.to_thread(stream.close)
         if not size:
-            raise BadRequestError("no bundle was sent; choose a .zb file")
+            wanted = "choose a .zb file" if what == "bundle" else "the body is the file"
+            raise BadRequestError(f"no {what} was sent; {wanted}")
         yield path
     finally:
         await asyncio.to_thread(path.unlink, True)

@@ -10,13 +10,15 @@ from weakref import WeakKeyDictionary
 import structlog
 from aiohttp import web
 
+from dms_server.body import parse_values
 from dms_server.clock import iso, now
 from dms_server.core import CORE, Core
 from dms_server.devices.known import KnownDevice, meet_device
 from dms_server.errors import BadRequestError, DmsError, ForbiddenError
+from dms_server.faults.schemas import one_line
 from dms_server.http import REQUEST_ID, Handler, core_of, peer_ip, read_body, request_log
 from dms_server.tls import certificate_uuid
-from dms_server.updates.schemas import Activate, Check, Claim, ReportBody
+from dms_server.updates.schemas import Activate, Check, Claim, ReportBody, StatusQuery
 
 log = structlog.get_logger()
 
@@ -120,8 +122,11 @@ async def activate(request: web.Request) -> web.Response:
 
 
 async def status(request: web.Request) -> web.Response:
-    """GET /device/v1/status."""
-    device = request[DEVICE]
+    """GET /device/v1/status?version=&safemode=&faults=: what the server knows, and what the owner asks of the device."""
+    device, core = request[DEVICE], core_of(request)
+    told = parse_values(request.query, StatusQuery).model_dump(exclude_none=True)
+    core.sightings.note(device.uuid, peer_ip(request), **told)
+    waiting = await core.commands.waiting(device)
     return answer(
         {
             "claimed": device.owner_id is not None,
@@ -129,6 +134,10 @@ async def status(request: web.Request) -> web.Response:
             "product": device.product,
             "tag": device.tag,
             "time": iso(now()),
+            "commands": [
+                {"id": command.command_id, "command": command.kind, "settings_only": command.settings_only}
+                for command in waiting
+            ],
         }
     )
 
@@ -154,9 +163,22 @@ async def check(request: web.Request) -> web.Response:
 
 async def report(request: web.Request) -> web.Response:
     """POST /device/v1/report."""
-    body = await _body(request, ReportBody)
-    fresh = await core_of(request).updates.report(request[DEVICE], body)
+    body, core, device = await _body(request, ReportBody), core_of(request), request[DEVICE]
+    if body.event == "fault":
+        fresh = await core.faults.keep(device, body)
+    elif body.event == "command":
+        fresh = await _command_answer(core, device, body)
+    else:
+        fresh = await core.updates.report(device, body)
     return answer({"result": "ok", "message": "report kept" if fresh else "report was here before"})
+
+
+async def _command_answer(core: Core, device: KnownDevice, body: ReportBody) -> bool:
+    """Take a device's answer to a command; the device acts only if this does not raise."""
+    if body.reason not in ("accepted", "refused"):
+        raise BadRequestError("reason: the answer to a command is accepted or refused")
+    detail = one_line(body.detail or "")
+    return await core.commands.answer(device, str(body.id), accepted=body.reason == "accepted", detail=detail)
 
 
 def device_app(core: Core, routes: Callable[[web.Application], None]) -> web.Application:

@@ -13,6 +13,7 @@ from dms_server.accounts.models import User
 from dms_server.accounts.secrets import token_hash
 from dms_server.accounts.services import Accounts
 from dms_server.clock import now
+from dms_server.commands.services import withdraw_all
 from dms_server.db import Database, Session
 from dms_server.devices.known import KnownDevice
 from dms_server.devices.models import Device, Report
@@ -153,7 +154,7 @@ class Devices:
 
     async def release(self, owner_id: int, uuid: str) -> None:
         """Give a device up: it is unclaimed again and anyone who holds it may claim it."""
-        await self._update(owner_id, uuid, owner_id=None, product_id=None, claimed_at=None, tag="release", notes="")
+        await self._part(owner_id, uuid, owner_id=None, product_id=None, claimed_at=None, tag="release", notes="")
 
     async def transfer(self, owner_id: int, uuid: str, to: str) -> None:
         """Give a device to another account, without its product: that belongs to the one who gives."""
@@ -163,18 +164,29 @@ class Devices:
             )
         if other is None:
             raise NotFoundError("there is no confirmed account of that name")
-        await self._update(owner_id, uuid, owner_id=other, product_id=None, claimed_at=now(), notes="")
+        await self._part(owner_id, uuid, owner_id=other, product_id=None, claimed_at=now(), notes="")
 
     async def revoke(self, owner_id: int, uuid: str) -> None:
         """Refuse the device's certificate from now on. There is no way back: its key may be in other hands."""
-        await self._update(owner_id, uuid, revoked_at=now())
+        await self._part(owner_id, uuid, revoked_at=now())
         log.warning("device_revoked", device=uuid, by=owner_id)
 
-    async def _update(self, caller_id: int, uuid: str, /, **values: object) -> None:
-        statement = update(Device).where(Device.uuid == uuid.lower(), Device.owner_id == caller_id).values(**values)
+    async def _part(self, caller_id: int, uuid: str, /, **values: object) -> None:
+        """Change who has the device or whether it is let in; what the owner asked of it and waits is taken back first."""
         async with self._db.write() as session:
-            if not await session.change(statement):
-                raise NotFoundError("you have no device with that UUID")
+            await withdraw_all(session, uuid.lower(), caller_id)
+            await _change(session, caller_id, uuid, values)
+
+    async def _update(self, caller_id: int, uuid: str, /, **values: object) -> None:
+        async with self._db.write() as session:
+            await _change(session, caller_id, uuid, values)
+
+
+async def _change(session: Session, owner_id: int, uuid: str, values: dict[str, object]) -> None:
+    """Change the owner's device inside the caller's transaction; raises NotFoundError."""
+    statement = update(Device).where(Device.uuid == uuid.lower(), Device.owner_id == owner_id).values(**values)
+    if not await session.change(statement):
+        raise NotFoundError("you have no device with that UUID")
 
 
 async def _take(session: Session, device: KnownDevice, owner_id: int, owner: str, product: Product | None) -> str:

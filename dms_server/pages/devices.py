@@ -8,11 +8,13 @@ from dms_server.accounts.guard import principal_of
 from dms_server.devices.known import find_device
 from dms_server.devices.services import TAGS, online
 from dms_server.devices.views import whole_number
+from dms_server.errors import BadRequestError, ConflictError
 from dms_server.http import core_of
 from dms_server.pages.forms import field
 from dms_server.pages.render import render
 
 PAGE_SIZE = 50
+FAULTS_SHOWN = 50
 
 
 async def devices(request: web.Request) -> web.Response:
@@ -36,21 +38,27 @@ async def devices(request: web.Request) -> web.Response:
     )
 
 
-async def device(request: web.Request) -> web.Response:
+async def device(request: web.Request, *, message: str = "", status: int = 200) -> web.Response:
     """GET /devices/<uuid>."""
     principal, core = principal_of(request, "read"), core_of(request)
     found, product = await core.devices.get(principal.user_id, request.match_info["uuid"])
     reports = await core.devices.reports(found.id, 50)
+    faults = await core.faults.of_device(found, FAULTS_SHOWN)
+    commands = await core.commands.of_device(principal.user_id, found.uuid)
     known = await find_device(core.db, found.uuid)
     return render(
         request,
         "device.html",
+        status=status,
+        message=message,
         device=found,
         product=product,
         products=[] if product else await core.products.summaries(principal.user_id),
         target=known.target if known else None,
         online=online(found),
         reports=reports,
+        faults=faults,
+        command=commands[0] if commands else None,
         tags=TAGS,
     )
 
@@ -84,6 +92,29 @@ async def revoke(request: web.Request) -> web.Response:
     raise web.HTTPSeeOther(f"/devices/{uuid}")
 
 
+async def factory_reset(request: web.Request) -> web.Response:
+    """POST /devices/<uuid>/factory-reset: asks the device for it."""
+    principal, uuid = principal_of(request, "devices"), request.match_info["uuid"]
+    settings_only, confirm = await field(request, "settings_only") == "1", await field(request, "confirm")
+    try:
+        await core_of(request).commands.ask_factory_reset(
+            principal.user_id, uuid, settings_only=settings_only, confirm=confirm
+        )
+    except (BadRequestError, ConflictError) as error:
+        return await device(request, message=str(error), status=error.status)
+    raise web.HTTPSeeOther(f"/devices/{uuid}#reset")
+
+
+async def withdraw(request: web.Request) -> web.Response:
+    """POST /devices/<uuid>/commands/<id>/withdraw."""
+    principal, match = principal_of(request, "devices"), request.match_info
+    try:
+        await core_of(request).commands.withdraw(principal.user_id, match["uuid"], match["id"])
+    except ConflictError as error:
+        return await device(request, message=str(error), status=error.status)
+    raise web.HTTPSeeOther(f"/devices/{match['uuid']}#reset")
+
+
 def add_routes(app: web.Application) -> None:
     """Add these pages."""
     one = "/devices/{uuid:[0-9a-f-]{36}}"
@@ -93,3 +124,5 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post(one + "/release", release)
     app.router.add_post(one + "/transfer", transfer)
     app.router.add_post(one + "/revoke", revoke)
+    app.router.add_post(one + "/factory-reset", factory_reset)
+    app.router.add_post(one + "/commands/{id:[0-9a-f-]{36}}/withdraw", withdraw)

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from dms_server.body import Body
+from dms_server.faults.schemas import FaultBody
 
 DeviceUuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F-]{36}$")]
 VersionText = Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,5}$")]
@@ -62,9 +63,19 @@ class ReportBody(Body):
     uuid: DeviceUuid
     id: UUID
     time: Annotated[str, Field(max_length=40)]
-    event: Literal["installed", "rolled_back", "failed", "cancelled", "progress", "boot"]
+    event: Literal["installed", "rolled_back", "failed", "cancelled", "progress", "boot", "fault", "command"]
     version: VersionText | None = None
     from_version: Annotated[VersionText | None, Field(alias="from")] = None
     to_version: Annotated[VersionText | None, Field(alias="to")] = None
     reason: Annotated[str, Field(max_length=64)] | None = None
     detail: Annotated[str, Field(max_length=4096)] | None = None
+    fault: FaultBody | None = None
+    """With the event `fault`."""
+
+
+class StatusQuery(Body):
+    """What a device may tell of itself when it asks for its status; all may be absent."""
+
+    version: VersionText | None = None
+    safemode: bool | None = None
+    faults: Annotated[int, Field(ge=0, le=1_000_000)] | None = None

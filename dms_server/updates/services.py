@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from dms_server.bundles.models import Bundle
@@ -13,11 +14,13 @@ from dms_server.clock import now
 from dms_server.db import Database
 from dms_server.devices.known import KnownDevice
 from dms_server.devices.models import Device, Report
-from dms_server.errors import ForbiddenError, NotFoundError
+from dms_server.errors import ForbiddenError, NotFoundError, TooManyReportsError
 from dms_server.updates.schemas import Check, ReportBody
 
 OUTCOMES = ("installed", "rolled_back", "failed", "cancelled")
 REPORTS_KEPT = 1000
+REPORTS_A_MINUTE = 120
+"""New ones from one device, twice its whole outbox: one that has more is out of order."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,17 @@ class Updates:
         }
         statement = sqlite_insert(Report).values(**values)
         async with self._db.write() as session:
+            lately = select(func.count()).where(
+                Report.device_id == device.id, Report.received_at > received_at - timedelta(minutes=1)
+            )
+            crowded = (await session.scalar(lately) or 0) >= REPORTS_A_MINUTE
             fresh = await session.change(
                 statement.on_conflict_do_nothing(index_elements=[Report.device_id, Report.report_id])
             )
             if not fresh:
                 return False
+            if crowded:
+                raise TooManyReportsError("too many reports in a minute; send the others later", retry_after_s=60)
             await session.change(update(Device).where(Device.id == device.id).values(**_on_device(body, values)))
             oldest_kept = (
                 select(Report.id)

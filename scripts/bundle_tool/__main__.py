@@ -13,7 +13,17 @@ from scripts.bundle_tool.build import BuildError, BuildOptions, Source, build_bu
 from scripts.bundle_tool.elfcheck import libraries_of
 from scripts.bundle_tool.publish import PublishError, publish_bundle
 from scripts.bundle_tool.release import RELEASE_KEY, read_metadata, sign_bundle, verify_bundle
-from scripts.bundle_tool.report import bars, bundle_facts, release_facts, run_app, show_bundle, tell
+from scripts.bundle_tool.report import (
+    bars,
+    bundle_facts,
+    release_facts,
+    run_app,
+    show_bundle,
+    symbols_facts,
+    symbols_sentence,
+    tell,
+)
+from scripts.bundle_tool.symbols import beside, find_symbols, publish_symbols
 from zentrid.bundle.encode import FULL_LEVEL
 from zentrid.bundle.manifest import PRODUCT_PATTERN
 from zentrid.bundle.zbfile import open_bundle
@@ -212,12 +222,22 @@ def publish(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Tag to give, as in release; repeatable.")] = None,
     ca: Annotated[Path | None, typer.Option(help="PEM of the authority of an https server with a private one.")] = None,
+    symbols: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with .build-id/: symbol files to send too; if none is given, `symbols` beside the bundle."
+        ),
+    ] = None,
+    no_symbols: Annotated[bool, typer.Option("--no-symbols", help="Send no symbol files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Send a signed bundle to a DMS. Repeating it does no harm."""
+    """Send a signed bundle to a DMS, and the release's symbol files. Repeating it does no harm."""
     token = token or os.environ.get(TOKEN_VARIABLE)
     if not token:
         raise PublishError(f"no token: make one on the DMS's account page, give it as --token or {TOKEN_VARIABLE}")
+    folder = None if no_symbols else symbols or beside(bundle)
+    if folder is not None:
+        find_symbols(folder)  # a wrong folder is noticed before anything is sent
     with bars(as_json) as shown:
         done = publish_bundle(
             bundle,
@@ -227,12 +247,23 @@ def publish(
             ca=ca,
             progress=lambda sent, total: shown.update(bundle.name, sent, total),
         )
+        symbols_sent = None
+        if folder is not None:
+            symbols_sent = publish_symbols(
+                folder, server, token, ca=ca, progress=lambda sent, total: shown.update("symbols", sent, total)
+            )
     how = "published" if done.sent else "was published already"
     tagged = f", tags: {', '.join(done.tags)}" if done.tags else ""
     tell(
         as_json,
-        f"{done.product} {done.version} {how}{tagged}",
-        {"product": done.product, "version": done.version, "sent": done.sent, "tags": list(done.tags)},
+        f"{done.product} {done.version} {how}{tagged}{symbols_sentence(symbols_sent)}",
+        {
+            "product": done.product,
+            "version": done.version,
+            "sent": done.sent,
+            "tags": list(done.tags),
+            "symbols": symbols_facts(symbols_sent),
+        },
     )
 
 

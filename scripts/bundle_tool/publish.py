@@ -47,7 +47,7 @@ class Published:
     tags: tuple[str, ...]
 
 
-class _Api:
+class Api:
     """The few requests that publishing needs. Answers are bounded; the token never appears in an error."""
 
     def __init__(self, server: str, token: str, ca: Path | None) -> None:
@@ -89,7 +89,7 @@ class _Api:
         self._pool.clear()
 
 
-class _Told:
+class Told:
     """A file of known length that tells how much of it was read."""
 
     def __init__(self, stream: BinaryIO, size_bytes: int, progress: Progress | None) -> None:
@@ -99,6 +99,7 @@ class _Told:
         self._sent = 0
 
     def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes."""
         data = self._stream.read(size)
         self._sent += len(data)
         if self._progress is not None:
@@ -124,7 +125,7 @@ def publish_bundle(
     if not bundle.head.signed:
         raise PublishError(f"{path}: is not signed; sign it with scripts/bundle sign")
     product, version = bundle.manifest.product, str(bundle.manifest.version)
-    api = _Api(server, token, ca)
+    api = Api(server, token, ca)
     try:
         sent = not _has(api, bundle)
         if sent:
@@ -137,19 +138,19 @@ def publish_bundle(
                 json.dumps({"tag": tag}).encode(),
                 Content_Type="application/json",
             )
-            _require_ok(status, answer, f"tag {tag!r}")
+            require_ok(status, answer, f"tag {tag!r}")
             found = tuple(answer.get("tags") or (tag,))
         return Published(product, version, sent, found)
     finally:
         api.close()
 
 
-def _has(api: _Api, bundle: Bundle) -> bool:
+def _has(api: Api, bundle: Bundle) -> bool:
     """Ask before sending megabytes: a wrong token, an unknown product and a version that is taken show here."""
     status, answer = api.ask("GET", f"/api/v1/bundles/{bundle.manifest.product}/{bundle.manifest.version}")
     if status == 404:
         return False
-    _require_ok(status, answer, "bundle")
+    require_ok(status, answer, "bundle")
     if answer.get("manifest_sha256") != hashlib.sha256(bundle.manifest_bytes).hexdigest():
         raise PublishError(
             f"the server has another {bundle.manifest.product} {bundle.manifest.version}; build it with a new version"
@@ -157,20 +158,21 @@ def _has(api: _Api, bundle: Bundle) -> bool:
     return True
 
 
-def _send(api: _Api, path: Path, progress: Progress | None) -> None:
+def _send(api: Api, path: Path, progress: Progress | None) -> None:
     size_bytes = path.stat().st_size
     with path.open("rb") as stream:
         status, answer = api.ask(
             "POST",
             "/api/v1/bundles",
-            _Told(stream, size_bytes, progress),  # type: ignore[arg-type]  # only read() is used
+            Told(stream, size_bytes, progress),  # type: ignore[arg-type]  # only read() is used
             Content_Type="application/octet-stream",
             Content_Length=str(size_bytes),
         )
-    _require_ok(status, answer, "bundle")
+    require_ok(status, answer, "bundle")
 
 
-def _require_ok(status: int, answer: Any, what: str) -> None:  # noqa: ANN401
+def require_ok(status: int, answer: Any, what: str) -> None:  # noqa: ANN401
+    """Raise PublishError unless the server said yes; `what` it was about is for the sentence."""
     if 200 <= status < 300 and isinstance(answer, dict):
         return
     message = answer.get("message") or answer.get("detail") if isinstance(answer, dict) else None

@@ -15,6 +15,7 @@ from tuf.api.metadata import Root, Targets  # type: ignore[attr-defined]  # not 
 
 from scripts.bundle_tool import tufrepo
 from scripts.bundle_tool.chain import VerifiedRelease, parse
+from scripts.bundle_tool.symbols import SymbolsSent
 from zentrid.bundle.zbfile import Bundle
 from zentrid.errors import ZentriError
 
@@ -123,6 +124,21 @@ def show_bundle(bundle: Bundle) -> None:
         sizes = (f"{item.size_bytes / KIB:,.0f} KiB", f"{stream_bytes / KIB:,.0f} KiB")
         table.add_row(item.type, item.name, *sizes, f"{item.root_hash[:16]}…", ", ".join(more))
     console.print(table, markup=False)
+
+
+def symbols_facts(sent: SymbolsSent | None) -> dict[str, object] | None:
+    """Return what `publish --json` prints of the symbol files; None: there were none to send."""
+    if sent is None:
+        return None
+    return {"sent": sent.sent, "there": sent.there, "too_large": [str(path) for path in sent.too_large]}
+
+
+def symbols_sentence(sent: SymbolsSent | None) -> str:
+    """Return the end of the sentence about a published release."""
+    if sent is None:
+        return ""
+    left_out = f", {len(sent.too_large)} left out because they are too large" if sent.too_large else ""
+    return f"; symbol files: {sent.sent} sent, {sent.there} there already{left_out}"
 
 
 def release_facts(release: VerifiedRelease) -> dict[str, object]:

@@ -147,9 +147,12 @@ class World:
 
     def publish(self, version: str, web_url: str, token: str, tag: str = "release") -> None:
         """Publish a release at a running DMS and give it a tag."""
+        symbols = self.builder.release(self.spec(version)) / "symbols"
+        more = ["--symbols", symbols] if symbols.is_dir() else ["--no-symbols"]
         call(
-            "scripts.bundle_tool", "publish", self.bundle(version), "--server", web_url, "--token", token, "--tag", tag
-        )
+            "scripts.bundle_tool", "publish", self.bundle(version), "--server", web_url, "--token", token, "--tag", tag,
+            *more,
+        )  # fmt: skip
 
     def check(self) -> None:
         """Raise LabError unless everything a board needs is there."""

@@ -65,6 +65,26 @@ def test_migrations_go_back_to_nothing_and_forth(url: str) -> None:
     assert {"users", "devices", "reports", "bundles"} <= _tables(url)
 
 
+def test_migrations_from_the_first_schema_keep_what_is_there(url: str) -> None:
+    command.upgrade(alembic_config(url), "0001")
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO devices (uuid, first_seen_at, last_seen_at) VALUES ('x', '2026-01-01', '2026-01-01')"
+            )
+        command.upgrade(alembic_config(url), "head")
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT uuid FROM devices").scalar() == "x"
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, Base.metadata) == []
+    finally:
+        engine.dispose()
+    assert {"faults", "symbol_files", "device_commands"} <= _tables(url)
+    command.downgrade(alembic_config(url), "0001")
+    assert not {"faults", "symbol_files", "device_commands"} & _tables(url)
+
+
 async def test_migrating_twice_changes_nothing(url: str) -> None:
     await migrate(url)
     before = await asyncio.to_thread(_tables, url)

@@ -31,7 +31,12 @@ class Habits:
     by_base: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Base root hash → target root hash → the patch stream between them."""
     refuse_ids: set[str] = field(default_factory=set)
-    """Reports with these ids are answered with 400."""
+    """Reports with these ids are answered with `refuse_status`."""
+    refuse_status: int = 400
+    lose_answers: int = 0
+    """So many reports are taken without a word: the connection is closed."""
+    repeat_commands: bool = False
+    """A command stays in the status although it was answered."""
     raw: dict[str, bytes] = field(default_factory=dict)
     """Path → exactly this answer."""
     eager: bool = False
@@ -54,6 +59,7 @@ class Doorman:
         self.requests: list[tuple[str, str, str]] = []
         self.reports: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
+        self.commands: list[dict[str, Any]] = []
         self.claimed = True
         self.payload_bytes = 0
         self.offer: str | None = None
@@ -134,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "status":
             assert parse_qs(url.query)["uuid"] == [self.headers["X-Zentri-UUID"]]
             owner = "maker" if door.claimed else None
-            self._json({"claimed": door.claimed, "owner": owner, "product": PRODUCT, "tag": "release", "time": "2026"})
+            known = {"claimed": door.claimed, "owner": owner, "product": PRODUCT, "tag": "release", "time": "2026"}
+            self._json({**known, "commands": door.commands})
         else:
             folder, _, name = path.partition("/")
             files = door.fleet.metadata if folder == "metadata" else door.fleet.targets
@@ -143,10 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, path: str, body: dict[str, Any]) -> None:
         door = self.door
         if path == "report" and body["id"] in door.habits.refuse_ids:
-            self._json({"result": "fail", "message": "bad report"}, 400)
+            self._json({"result": "fail", "message": "bad report"}, door.habits.refuse_status)
         elif path == "report":
             if body["id"] not in [report["id"] for report in door.reports]:
                 door.reports.append(body)
+            if not door.habits.repeat_commands:
+                door.commands = [command for command in door.commands if command["id"] != body["id"]]
+            if door.habits.lose_answers:
+                door.habits.lose_answers -= 1
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             self._json({"result": "ok"})
         elif path == "check":
             door.habits.before_check()

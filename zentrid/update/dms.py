@@ -1,30 +1,68 @@
-"""The device's dealings with its Device Management Server apart from updates: claim, status, and the reports that must arrive."""
+"""The device's dealings with its Device Management Server apart from updates: claim, status, commands, reports."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
-from zentrid.update.errors import UpdateError
-from zentrid.update.link import WorkerLink, text_of
+from zentrid.core.bootstate import BootStateLostError
+from zentrid.core.names import SAFE_SLOT
+from zentrid.update.contact import ServerCommand, parse_commands
+from zentrid.update.errors import DmsRefusedError, UpdateError
+from zentrid.update.link import WorkerLink, WorkerRun, text_of
 from zentrid.update.outbox import Outbox
+from zentrid.update.pace import Pace
+from zentrid.update.reports import command_report, status_facts
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S: Final = 10.0
-LONGEST_PAUSE_S: Final = 900.0
 REPORTS_AT_ONCE: Final = 16
+REPORT_BYTES_AT_ONCE: Final = 128 * 1024
+"""Less than a request to the worker may have."""
+CONTACT_TOTAL_S: Final = 30.0
+"""How long the regular question may take: it holds up an update that somebody starts meanwhile."""
+LONGEST_SLEEP_S: Final = 60.0
+"""So that a change of `dms.interval`, or the end of an update, is noticed."""
+BUSY_SLEEP_S: Final = 5.0
+"""Between looks at whether an update still runs."""
+ANSWER_PAUSES_S: Final = (2.0, 10.0)
+"""Between the attempts to deliver the answer to a command. One that got lost on its way back is given again by the server."""
+IDS_REMEMBERED: Final = 256
+
+
+def _never() -> bool:
+    return False
 
 
 class DmsClient:
-    """Implements `ports.Dms`; delivers the outbox."""
+    """Implements `ports.Dms`; delivers the outbox; asks the server regularly whether it wants something.
 
-    def __init__(self, link: WorkerLink, outbox: Outbox) -> None:
+    `busy`: an update is running; the regular contact waits. `on_trial`: the release is yet to be confirmed; commands wait.
+    """
+
+    def __init__(
+        self,
+        link: WorkerLink,
+        outbox: Outbox,
+        *,
+        busy: Callable[[], bool] = _never,
+        on_trial: Callable[[], bool] = _never,
+    ) -> None:
         self._link = link
+        self._contact = link.parts.contact
         self._outbox = outbox
+        self._busy = busy
+        self._on_trial = on_trial
         self._wake = asyncio.Event()
+        self._asking: WorkerRun | None = None
+        self._answered: deque[str] = deque(maxlen=IDS_REMEMBERED)
+        """Ids of commands that were answered in this run."""
 
     @property
     def reached(self) -> bool:
@@ -48,64 +86,196 @@ class DmsClient:
 
     async def status(self) -> dict[str, str]:
         """Return what the server knows: claimed (`true`/`false`), owner, product, tag, time; empty where it knows none."""
-        values = (await self._link.ask(self._link.request("status"))).values
-        known = {name: text_of(values, name) for name in ("owner", "product", "tag", "time")}
-        return {"claimed": "true" if values.get("claimed") is True else "false", **known}
+        values = await self._ask_status(None)
+        return {"claimed": "true" if values.get("claimed") is True else "false", **_known(values)}
 
+    async def _ask_status(self, most_s: float | None) -> Mapping[str, Any]:
+        """Ask for the status, telling the server what runs here; `most_s` bounds how long that may take."""
+        parts = self._link.parts
+        try:
+            faults: int | None = (await asyncio.to_thread(parts.boot_state.read)).faults
+        except (BootStateLostError, OSError):
+            faults = None
+        facts = status_facts(parts.release.version, parts.slots.running == SAFE_SLOT, faults)
+        request = self._link.request("status", body=facts)
+        if most_s is None:
+            return (await self._link.ask(request)).values
+        limits = {**request.limits, "total_s": min(most_s, request.limits.get("total_s", most_s))}
+        try:
+            return (await self._link.ask(replace(request, limits=limits), started=self._started)).values
+        finally:
+            self._asking = None
+
+    def _started(self, run: WorkerRun) -> None:
+        self._asking = run
+        if self._busy():
+            run.stop()
+
+    def make_way(self) -> None:
+        """An update begins: end a regular question that is under way; it is asked again later."""
+        if self._asking is not None:
+            self._asking.stop()
+
+    # --- reports --------------------------------------------------------------------------------------------------
     async def deliver(self) -> int:
-        """Send what the outbox holds, oldest first; return how many reports arrived. Raises UpdateError.
+        """Send what the outbox holds, oldest first; return how many reports left it. Raises UpdateError.
 
-        A report leaves the outbox only after the server has said that it has it.
+        A report leaves the outbox only after the server has said that it has it, or that it will not take one like that:
+        such a one would be refused for ever, and those behind it would never arrive.
         """
-        arrived = 0
+        left = 0
 
         async def remove(report_id: str) -> None:
-            nonlocal arrived
+            nonlocal left
             await asyncio.to_thread(self._outbox.remove, report_id)
-            arrived += 1
+            left += 1
+
+        async def drop(report_id: str, status: int, sentence: str) -> None:
+            log.error(
+                "dms: the server refused report %s for its content (%d: %s); dropped", report_id, status, sentence
+            )
+            await remove(report_id)
 
         waiting = await asyncio.to_thread(self._outbox.reports)
         if waiting:
-            request = self._link.request("report", reports=tuple(waiting[:REPORTS_AT_ONCE]))
-            await self._link.ask(request, delivered=remove)
-        return arrived
+            request = self._link.request("report", reports=_batch(waiting))
+            await self._link.ask(request, delivered=remove, refused=drop)
+        return left
 
     def wake(self) -> None:
         """Say that there is something to deliver."""
         self._wake.set()
 
+    # --- regular contact ------------------------------------------------------------------------------------------
     async def keep_in_touch(self, *, first_boot: bool) -> None:
-        """Deliver reports until cancelled, with growing pauses while it does not work.
+        """Deliver reports and ask for commands until cancelled, with growing pauses while it does not work.
 
-        `first_boot`: the release is yet to be confirmed, so the server is looked for until it was reached once.
+        `first_boot`: the release is yet to be confirmed, so the server is looked for, without growing pauses, until it was
+        reached once.
         """
-        pause_s = FIRST_PAUSE_S
+        now_s = asyncio.get_running_loop().time
+        contact, delivery = Pace(now_s()), Pace(now_s())
         while True:
+            woken = self._wake.is_set()
             self._wake.clear()
-            delivered, waiting, failed = 0, 0, False
-            try:
-                if first_boot and not self.reached:
-                    await self.status()
-                delivered = await self.deliver()
-                waiting = await asyncio.to_thread(len, self._outbox)
-            except (UpdateError, OSError) as error:
-                log.info("cannot deliver to the DMS yet: %s", error)
-                failed = True
-            except Exception:
-                # A report is not worth the supervisor, which ends when this task does.
-                log.exception("delivering to the DMS failed inside the device")
-                failed = True
-            if not failed and not waiting:
-                pause_s = FIRST_PAUSE_S
-                await self._wake.wait()
-            elif failed or not delivered:
-                await self._pause(pause_s)
-                pause_s = pause_s if first_boot else min(pause_s * 2, LONGEST_PAUSE_S)
+            looking = first_boot and not self.reached
+            if contact.due(now_s()) and (looking or (self._regular and not self._busy())):
+                if await self._try(self._ask_for_commands, looking):
+                    contact.succeeded(now_s(), self._contact.interval_s())
+                elif not self._busy():
+                    contact.failed(now_s(), grow=not looking)
+            if woken or delivery.due(now_s()):
+                await self._deliver_once(delivery)
+            # Looking waits for its own pause even where the server is not asked regularly.
+            asking = (contact,) if looking or self._regular else ()
+            sleep_s = min(pace.left_s(now_s()) for pace in (*asking, delivery))
+            if self._busy():
+                sleep_s = max(sleep_s, BUSY_SLEEP_S)
+            await self._pause(min(sleep_s, LONGEST_SLEEP_S))
+
+    @property
+    def _regular(self) -> bool:
+        return self._contact.interval_s() > 0
+
+    async def _deliver_once(self, pace: Pace) -> None:
+        now_s = asyncio.get_running_loop().time
+        left = waiting = 0
+
+        async def work() -> None:
+            nonlocal left, waiting
+            left = await self.deliver()
+            waiting = await asyncio.to_thread(len, self._outbox)
+
+        if not await self._try(work) or (waiting and not left):
+            pace.failed(now_s())
+        elif waiting:
+            pace.succeeded(now_s(), 0)
+        else:
+            pace.nothing_left()
+
+    async def _try(self, work: Callable[..., Any], *arguments: object) -> bool:
+        """Do it; tell whether it worked. A report or a question is not worth the supervisor, which ends when this task does."""
+        try:
+            await work(*arguments)
+        except (UpdateError, OSError) as error:
+            log.info("cannot deal with the DMS yet: %s", error)
+        except Exception:
+            log.exception("dealing with the DMS failed inside the device")
+        else:
+            return True
+        return False
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+
+    async def _ask_for_commands(self, looking: bool) -> None:
+        values = await self._ask_status(None if looking else CONTACT_TOTAL_S)
+        self._contact.note({"claimed": "1" if values.get("claimed") is True else "0", **_known(values)})
+        for command in parse_commands(values):
+            if self._on_trial() or self._busy():
+                return  # they wait on the server
+            if command.id in self._answered:
+                log.warning("dms: the server asks again for %s, which was answered; passed over", command.id)
+            elif await self._answer_and_act(command):
+                return  # the board restarts; what else there is waits on the server
+
+    async def _answer_and_act(self, command: ServerCommand) -> bool:
+        """Decide, answer, and only after the server has the answer act; return whether it acted. Raises UpdateError."""
+        accepted, sentence = self._contact.may(command)
+        log.warning("dms: command %s %s: %s", command.kind, "accepted" if accepted else "refused", sentence)
+        try:
+            taken = await self._answer(command, accepted, sentence)
+        except DmsRefusedError as error:
+            log.warning("dms: the server does not want %s done any more: %s", command.id, error.message)
+            taken = False
+        self._answered.append(command.id)
+        if not (taken and accepted):
+            return False
+        await self._contact.act(command)
+        return True
+
+    async def _answer(self, command: ServerCommand, accepted: bool, sentence: str) -> bool:
+        """Bring the answer to the server; return whether it took it. Raises UpdateError."""
+        parts = self._link.parts
+        report = command_report(command.id, accepted, sentence, parts.release.version, parts.utc())
+        taken = False
+
+        async def note(report_id: str) -> None:
+            nonlocal taken
+            taken = taken or report_id == command.id
+
+        for pause_s in (*ANSWER_PAUSES_S, None):
+            try:
+                await self._link.ask(self._link.request("report", reports=(report,)), delivered=note)
+            except DmsRefusedError:
+                raise
+            except UpdateError:
+                if taken:  # what failed came after it
+                    break
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+            else:
+                break
+        return taken
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: text_of(values, name) for name in ("owner", "product", "tag", "time")}
+
+
+def _batch(waiting: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return the oldest reports that fit into one request; always one."""
+    batch: list[dict[str, Any]] = []
+    size_bytes = 0
+    for report in waiting[:REPORTS_AT_ONCE]:
+        size_bytes += len(json.dumps(report))
+        if batch and size_bytes > REPORT_BYTES_AT_ONCE:
+            break
+        batch.append(report)
+    return tuple(batch)
 
 
 def _is_product(text: str) -> bool:

@@ -15,9 +15,10 @@ from zentrid.core.fit import FitConfiguration
 from zentrid.core.names import SlotName
 from zentrid.core.update import Capacity
 from zentrid.ports import BootStateStore, Identity, Release, SlotInspector
+from zentrid.update.contact import Contact
 from zentrid.update.durable import Hook, no_hook
-from zentrid.update.errors import DmsRefusedError, WorkerDiedError
-from zentrid.update.protocol import Answer, Delivered, Message, Op, Request
+from zentrid.update.errors import DmsRefusedError, WorkerDiedError, printable
+from zentrid.update.protocol import Answer, Delivered, Message, Op, Refused, Request
 
 ASK_SILENCE_S: Final = 90.0
 INSTALL_SILENCE_S: Final = 400.0
@@ -123,6 +124,8 @@ class Parts:
     """Fields of `transport.Limits` that differ from the default."""
     retries: Mapping[str, float] = field(default_factory=dict)
     """Fields of `payloads.Retries` that differ from the default."""
+    contact: Contact = field(default_factory=Contact)
+    """The regular contact with the server, and what its commands do."""
     hook: Hook = no_hook
     """Called before each durable step; for tests of power cuts."""
 
@@ -166,8 +169,11 @@ class WorkerLink:
         fds: Sequence[int] = (),
         started: Callable[[WorkerRun], None] = lambda _run: None,
         delivered: Callable[[str], Awaitable[None]] | None = None,
+        refused: Callable[[str, int, str], Awaitable[None]] | None = None,
     ) -> Answer:
         """Run a worker to its answer. `started` gets it, to be able to stop it; `delivered` each report that arrived.
+
+        `refused` gets each report that the server refused for its content, with status and sentence.
 
         One such worker at a time: they share the metadata folder, and memory is short. Raises UpdateError.
         """
@@ -182,6 +188,9 @@ class WorkerLink:
                     if isinstance(message, Delivered) and delivered is not None:
                         self._contact(request)
                         await delivered(message.report_id)
+                    if isinstance(message, Refused) and refused is not None:
+                        self._contact(request)
+                        await refused(message.report_id, message.status, message.sentence)
             except DmsRefusedError:
                 self._contact(request)
                 raise
@@ -195,6 +204,6 @@ class WorkerLink:
 
 
 def text_of(values: Mapping[str, Any], name: str) -> str:
-    """Return a value of an answer as text; empty for none."""
+    """Return a value of an answer as one line of text; empty for none."""
     value = values.get(name)
-    return "" if value is None else str(value)[:300]
+    return "" if value is None else printable(str(value))

@@ -51,7 +51,9 @@ class UpdateManager:
         self._parts = parts
         self._link = WorkerLink(parts)
         self._ledger = Ledger(parts, lambda: self.dms.wake())
-        self.dms = DmsClient(self._link, self._ledger.outbox)
+        self.dms = DmsClient(
+            self._link, self._ledger.outbox, busy=lambda: self._running, on_trial=lambda: self.on_trial
+        )
         self._running = False
         self._cancelled = False
         self._proven = False
@@ -178,6 +180,7 @@ class UpdateManager:
             raise UpdateBusyError
         self._running, self._cancelled, self._committed = True, False, False
         self._percent = self._received_bytes = 0
+        self.dms.make_way()
         try:
             async with aclosing(self._steps(options)) as steps:
                 async for news in steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, Final
 from zentrid.update.durable import Hook, no_hook, remove_durable, write_durable
 
 MAX_REPORTS: Final = 64
-MAX_REPORT_BYTES: Final = 8 * 1024
+MAX_REPORT_BYTES: Final = 64 * 1024
+"""A fault with all its frames and 4 KiB of text, every character of it escaped."""
 _NAME = re.compile(r"([0-9]{10})-([0-9a-f-]{36})\.json")
 
 
@@ -22,14 +24,19 @@ class Outbox:
         self._hook = hook
 
     def put(self, report: dict[str, Any]) -> None:
-        """Queue `report` (its `id` is a UUID), durably; one that is queued already is left as it is. Raises OSError."""
+        """Queue `report` (its `id` is a UUID), durably; one that is queued already is left as it is.
+
+        Raises OSError, also for one that is too large.
+        """
+        data = json.dumps(report).encode()
+        if len(data) > MAX_REPORT_BYTES:
+            raise OSError(errno.EMSGSIZE, f"a report has at most {MAX_REPORT_BYTES} bytes, this one {len(data)}")
         waiting = self._names()
         if any(_id_of(name) == report["id"] for name in waiting):
             return
         for name in waiting[: max(0, len(waiting) - MAX_REPORTS + 1)]:
             remove_durable(self._folder / name, self._hook)
         number = int(waiting[-1].split("-")[0]) + 1 if waiting else 1
-        data = json.dumps(report).encode()
         write_durable(self._folder / f"{number:010d}-{report['id']}.json", data, self._hook)
 
     def reports(self) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ class Request:
     user: str = "zentri-ota"
     """The user to become when started as root; one that does not exist is left out."""
     body: dict[str, Any] = field(default_factory=dict)
-    """For claim, activate and check: what is sent to the server, apart from the UUID."""
+    """For claim, activate, check and status: what is sent to the server, apart from the UUID."""
     reports: tuple[dict[str, Any], ...] = ()
     tuf_dir: str = ""
     built: str = ""
@@ -121,6 +121,15 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The server will never take one report: its content is not to its liking."""
+
+    report_id: str
+    status: int
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """The worker has done what it was asked for."""
 
@@ -132,7 +141,7 @@ class Answer:
         return value if isinstance(value, str) else None
 
 
-Message = Progress | Delivered | Answer
+Message = Progress | Delivered | Refused | Answer
 
 
 def progress_line(news: Progress) -> bytes:
@@ -143,6 +152,11 @@ def progress_line(news: Progress) -> bytes:
 def delivered_line(report_id: str) -> bytes:
     """Return the line for a report that arrived."""
     return _line("delivered", {"report_id": report_id})
+
+
+def refused_line(report_id: str, error: DmsRefusedError) -> bytes:
+    """Return the line for a report that the server refused for its content."""
+    return _line("refused", {"report_id": report_id, "status": error.status, "sentence": error.message})
 
 
 def answer_line(values: dict[str, Any]) -> bytes:
@@ -174,6 +188,9 @@ def parse_line(line: bytes) -> Message:
             return Progress(printable(str(value["phase"]), 20), percent, max(int(value["received_bytes"]), 0))
         if kind == "delivered":
             return Delivered(str(value["report_id"])[:64])
+        if kind == "refused":
+            sentence = printable(str(value["sentence"]))
+            return Refused(str(value["report_id"])[:64], int(value["status"]), sentence)
         if kind == "answer" and isinstance(value["values"], dict):
             return Answer(value["values"])
         if kind == "failure":

@@ -15,6 +15,7 @@ from zentrid.update.journal import Entry
 _VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,5}")
 _MAX_REASON_CHARS = 64
 _MAX_DETAIL_CHARS = 1000
+_MAX_SENTENCE_CHARS = 160
 
 
 def outcome_report(
@@ -45,6 +46,26 @@ def inventory(release: Release, boot: BootState, slots: Sequence[SlotInfo], opti
         "force": options.force,
         "want": options.version,
     }
+
+
+def command_report(command_id: str, accepted: bool, sentence: str, running: str, moment: datetime) -> dict[str, Any]:
+    """Return the answer to a command of the server; its id is the command's."""
+    return {
+        "id": command_id,
+        "time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "event": "command",
+        "version": _version(running),
+        "reason": "accepted" if accepted else "refused",
+        "detail": sentence[:_MAX_SENTENCE_CHARS],
+    }
+
+
+def status_facts(running: str, safe_mode: bool, faults: int | None) -> dict[str, str]:
+    """Return what rides along with the question for the status: what runs here, and how it is. `faults` None: not known."""
+    facts = {"safemode": "1" if safe_mode else "0"}
+    version = _version(running)
+    facts |= {} if version is None else {"version": version}
+    return facts | ({} if faults is None else {"faults": str(faults)})
 
 
 def why_rolled_back(entry: Entry, boot: BootState) -> tuple[str, str]:

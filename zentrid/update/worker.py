@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
+from urllib.parse import urlencode
 
 from zentrid.bundle.tree import blocks_for
 from zentrid.core.names import SlotName
@@ -34,7 +35,8 @@ from zentrid.update.transport import Endpoint, Limits, Transport, client_context
 
 PROGRESS_INTERVAL_S: Final = 0.2
 MAX_ADDRESS_SPACE_BYTES: Final = 768 * 1024 * 1024
-_BAD_REQUEST: Final = 400
+_REFUSED_FOR_CONTENT: Final = (400, 413, 422)
+"""Sending the same report again would be refused again."""
 
 Emit = Callable[[bytes], None]
 
@@ -127,7 +129,8 @@ class _Worker:
                 case "claim" | "activate":
                     return {"message": self._ask(request.op).get("message", "")}
                 case "status":
-                    return self._net().get_json(f"/device/v1/status?uuid={request.uuid}")
+                    query = urlencode({"uuid": request.uuid, **request.body})
+                    return self._net().get_json(f"/device/v1/status?{query}")
                 case "report":
                     return self._report()
                 case "check":
@@ -151,18 +154,17 @@ class _Worker:
         return self._net().post(f"/device/v1/{name}", {"uuid": self._request.uuid, **self._request.body})
 
     def _report(self) -> dict[str, Any]:
-        refused = 0
         for report in self._request.reports:
             try:
                 self._net().post("/device/v1/report", {"uuid": self._request.uuid, **report})
             except DmsRefusedError as error:
-                if error.status != _BAD_REQUEST:
+                if error.status not in _REFUSED_FOR_CONTENT:
                     raise
                 # One that the server cannot read must not stop those behind it.
-                refused += 1
+                self._emit(protocol.refused_line(str(report["id"]), error))
                 continue
             self._emit(protocol.delivered_line(str(report["id"])))
-        return {"refused": refused}
+        return {}
 
     def _check(self) -> dict[str, Any]:
         # Imported here because the library is large and only checks need it.

@@ -49,6 +49,23 @@ class Dms(BaseHTTPRequestHandler):
         else:
             self.answer(200, known)
 
+    def do_HEAD(self):
+        if self.allowed():
+            self.server.requests.append((self.path, -1))
+            self.send_response(200 if self.path in self.server.symbols else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def do_PUT(self):
+        if not self.allowed():
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.fail_symbols:
+            self.answer(*self.server.fail_symbols)
+            return
+        self.server.symbols[self.path] = body
+        self.answer(201, {"result": "ok"})
+
     def do_POST(self):
         if not self.allowed():
             return
@@ -76,6 +93,8 @@ class DmsServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Dms)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.bundles: dict[str, Any] = {}
+        self.symbols: dict[str, bytes] = {}
+        self.fail_symbols: tuple[int, Any] | None = None
         self.requests: list[tuple[str, int]] = []
         self.fail: tuple[int, Any] | None = None
         self.uploaded = b""

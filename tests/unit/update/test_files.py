@@ -15,7 +15,7 @@ from zentrid.update.durable import remove_durable, write_durable
 from zentrid.update.errors import UpdateRefusedError
 from zentrid.update.files import open_bundle_file
 from zentrid.update.journal import Entry, Journal
-from zentrid.update.outbox import MAX_REPORTS, Outbox
+from zentrid.update.outbox import MAX_REPORT_BYTES, MAX_REPORTS, Outbox
 
 REPORT_ID = "0a0b0c0d-0000-4000-8000-000000000001"
 
@@ -138,3 +138,14 @@ def test_only_an_ordinary_file_is_opened_as_a_bundle(tmp_path: Path) -> None:
     with open_bundle_file(str(tmp_path / "file")) as fd:
         assert fd is not None
         assert os.read(fd, 9) == b"x"
+
+
+def test_the_largest_fault_fits_and_a_larger_report_is_refused(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    frames = [{"module": "\n" * 200, "build_id": "f" * 64, "address": 2**64 - 1}] * 32
+    fault = {"id": REPORT_ID, "fault": {"frames": frames, "text": "\x1b" * 4096}}
+    outbox.put(fault)
+    assert outbox.reports() == [fault]
+    with pytest.raises(OSError, match=f"at most {MAX_REPORT_BYTES} bytes"):
+        outbox.put({"id": str(uuid4()), "detail": "x" * MAX_REPORT_BYTES})
+    assert len(outbox) == 1

@@ -246,13 +246,17 @@ async def test_the_power_goes_between_delivery_and_forgetting(
     assert len(doorman.reports) == 1
 
 
-async def test_a_report_that_the_server_cannot_read_does_not_stop_the_others(device: Device, doorman: Doorman) -> None:
+async def test_a_report_that_the_server_cannot_read_does_not_stop_the_others(
+    device: Device, doorman: Doorman, caplog: pytest.LogCaptureFixture
+) -> None:
     ids = [f"6f1e3c52-2d7d-4a0e-9a56-0c9a3b8f7d1{n}" for n in range(3)]
     for report_id in ids:
         await asyncio.to_thread(device.manager._ledger.outbox.put, {"id": report_id, "event": "failed"})
     doorman.habits.refuse_ids = {ids[1]}
-    assert await device.manager.dms.deliver() == 2
-    assert [report["id"] for report in await waiting(device)] == [ids[1]]
+    assert await device.manager.dms.deliver() == 3
+    assert [report["id"] for report in doorman.reports] == [ids[0], ids[2]]
+    assert await waiting(device) == []
+    assert f"refused report {ids[1]} for its content (400: bad report); dropped" in caplog.text
 
 
 async def test_keeping_in_touch(device: Device, doorman: Doorman, published: Release) -> None:

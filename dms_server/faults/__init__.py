@@ -1,0 +1,1 @@
+"""Faults that devices report, and the symbol files that make their backtraces readable."""

@@ -9,13 +9,18 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from zentrid.adapters import apps
 from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
 from zentrid.adapters.clock import last_signed_time, raise_system_clock
+from zentrid.adapters.crashes import take_crash
+from zentrid.adapters.gpio import ButtonWatch
 from zentrid.adapters.hooks import run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.logs import set_up_log
 from zentrid.adapters.power import InitPower
+from zentrid.adapters.pstore import Pstore
+from zentrid.adapters.ringfile import RingFile
 from zentrid.adapters.sessions import CommandServer
 from zentrid.adapters.settings import SettingsStore
 from zentrid.adapters.slots import DiskSlots, find_partition
@@ -25,13 +30,19 @@ from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.bundle.manifest import Manifest
 from zentrid.commands.catalog import build_registry
 from zentrid.commands.context import Context
+from zentrid.core.apps import AppLimits
 from zentrid.core.bootstate import clear_faults
 from zentrid.core.clock import earliest_now
 from zentrid.core.health import Facts, Policy
-from zentrid.core.names import SAFE_SLOT
+from zentrid.core.names import GPIO_CHIP, SAFE_SLOT
+from zentrid.core.postmortem import Explained
 from zentrid.core.variable_list import VARIABLES
+from zentrid.factoryreset import early_notes, request_reset
 from zentrid.faultkeeper import FaultKeeper, describe_exception
+from zentrid.ports import AppExit
+from zentrid.resets import explain_resets
 from zentrid.start import (
+    EARLY,
     IDENTITY,
     Device,
     ask_for_safe_mode,
@@ -41,6 +52,7 @@ from zentrid.start import (
     safe_mode_reason,
 )
 from zentrid.supervisor import Supervisor
+from zentrid.update.contact import Contact, ServerCommand, decide
 from zentrid.update.link import Parts, Paths
 from zentrid.update.manager import UpdateManager
 
@@ -55,6 +67,8 @@ SERIAL: Final = Path("/dev/ttyAMA0")
 WATCHDOG: Final = Path("/dev/watchdog")
 COMMAND_GID: Final = 1000
 """Group `zentri`, whose login shell is the command language."""
+APP_STOP_S: Final = 2.0
+"""How long the boot application may take to end by itself when the board is restarted."""
 DIED: Final = "the supervisor ended without a word: killed, or out of memory"
 
 
@@ -85,8 +99,19 @@ class App:
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
                 pre_install=self._objection,
+                contact=Contact(
+                    interval_s=lambda: self.settings.values.number("dms.interval"),
+                    note=lambda facts: self.context.note_contact(**facts),
+                    may=self._may, act=self._act,
+                ),
             )
         )  # fmt: skip
+        self.apps = apps.AppRunner(
+            apps.FOLDERS, RingFile(apps.LOG_PATH), self._app_limits, self._app_ended, take_crash,
+            going_down=lambda: self.power.going_down,
+        )  # fmt: skip
+        self.power.before.append(lambda: self.apps.stop(timeout_s=APP_STOP_S))
+        self.button = ButtonWatch(GPIO_CHIP, lambda: self._reset_data("the button was held"))
         self.supervisor = Supervisor(
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
             policy=self._policy, facts=self._facts, hooks=lambda: run_hooks(HOOKS / "health", "health"),
@@ -105,7 +130,7 @@ class App:
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
-            safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=safe_mode_reason(device.boot),
+            apps=self.apps, safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=safe_mode_reason(device.boot),
             running_slot=device.boot.slot,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
@@ -132,7 +157,34 @@ class App:
             data=data_problem(),
             interfaces=None if self.server.listening else "the command interfaces do not listen",
             deaf=not self.server.reachable,
+            application=None if self.context.safe_mode or self.apps.stopped_by_hand else self.apps.problem,
         )
+
+    def _app_limits(self) -> AppLimits:
+        values = self.settings.values
+        return AppLimits(memory_mib=values.number("system.app.memory"), files=values.number("system.app.files"))
+
+    async def _app_ended(self, end: AppExit) -> None:
+        await self.faults.record("application", end.reason, frames=end.frames, text=end.output)
+
+    def _follow_app(self) -> None:
+        """Adopt the boot application now and whenever it is set."""
+        values = self.settings.values
+        self.apps.follow(values.text("system.boot.app"))
+        values.subscribe(lambda name, value: self.apps.follow(str(value)) if name == "system.boot.app" else None)
+
+    async def _tell(self, explained: Explained) -> None:
+        """Report a fault of an earlier boot; the boot state has it already."""
+        await asyncio.to_thread(self.faults.report_now, explained.fault, text=explained.text)
+
+    async def _reset_data(self, why: str, *, settings_only: bool = False) -> None:
+        await request_reset(self.store, self.power, settings_only=settings_only, why=why)
+
+    def _may(self, command: ServerCommand) -> tuple[bool, str]:
+        return decide(command, enabled=self.settings.values.flag("dms.cmd.enabled"))
+
+    async def _act(self, command: ServerCommand) -> None:
+        await self._reset_data("asked for by the device's owner at the DMS", settings_only=command.settings_only)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -177,11 +229,18 @@ class App:
         await asyncio.to_thread(
             restore_boot_state, self.store, self.device, self.clock.uptime_s(), self.context.utc_text()
         )
-        if self.alive.set() is not None:
-            await self.faults.record("supervisor", DIED)
+        for note in early_notes(EARLY):
+            log.warning("%s", note)
+        await explain_resets(self.store, Pstore(), self.slots, self._tell, warm=self.device.boot.warm)
         await self.manager.start()
+        # After the manager knows whether this release is on trial.
+        died = self.alive.set()
+        if died is not None:
+            crash = take_crash(died)
+            await self.faults.record("supervisor", DIED, frames=crash[1] if crash else ())
         await self.server.start(SERIAL, RUN / "console.sock")
         self.ssh.follow(self.settings.values)
+        self._follow_app()
         # Last: what hangs until here is reset by early user space's own timeout, however short the one in the settings is.
         self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
         if await asyncio.to_thread(ask_for_safe_mode, self.store, self.device):
@@ -199,8 +258,11 @@ class App:
         tasks = [
             asyncio.create_task(self.supervisor.run(), name="supervisor"),
             asyncio.create_task(self.manager.dms.keep_in_touch(first_boot=self.manager.first_boot), name="dms"),
+            asyncio.create_task(self.button.run(), name="button"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
+        if not self.context.safe_mode:
+            tasks.append(asyncio.create_task(self.apps.run(), name="applications"))
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()

@@ -14,7 +14,7 @@ from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.world import World
 from tests.board.conftest import BoardFactory
-from tests.board.test_boot import read_state
+from tests.board.states import read_state
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(600)]
 

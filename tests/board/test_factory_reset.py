@@ -13,7 +13,7 @@ from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.world import World
 from tests.board.conftest import BoardFactory
-from tests.board.test_boot import read_state, write_state
+from tests.board.states import read_state, write_state
 from zentrid.core import names
 from zentrid.core.bootstate import Fault
 from zentrid.core.version import Version

@@ -168,6 +168,11 @@ class AppRunner:
         return "" if command is None else command.name
 
     @property
+    def stopped_by_hand(self) -> bool:
+        """Tell whether somebody has stopped it and not started it again: no reason to call the boot unhealthy."""
+        return bool(self._held)
+
+    @property
     def problem(self) -> str | None:
         """One sentence on why the boot application is not up; None: it is, or none is set."""
         if not self._setting.strip() or self._state == "running":

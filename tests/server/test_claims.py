@@ -32,7 +32,7 @@ async def test_claim_and_activate(dms: Dms) -> None:
     assert (await device.post("activate", product=PRODUCT)).status == 200
     status = (await device.get(f"status?uuid={device.uuid}")).body
     assert status.pop("time").endswith("Z")
-    assert status == {"claimed": True, "owner": "ann", "product": PRODUCT, "tag": "release"}
+    assert status == {"claimed": True, "owner": "ann", "product": PRODUCT, "tag": "release", "commands": []}
     assert (await owner.api("GET", f"devices/{device.uuid}")).body["product"] == PRODUCT
 
 

@@ -40,7 +40,7 @@ def read(path: Path, frames: list[dict[str, Any]]) -> dict[str, Any]:
         for values in frames:
             frame = Frame(**values)
             place = symbols.resolve(frame.address)
-            lines.append(None if place is None else describe(frame, place)[:LINE_MAX_CHARS])
+            lines.append(None if place is None else describe(frame, place, None)[:LINE_MAX_CHARS])
         return {"build_id": symbols.build_id, "lines": lines}
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-COMPILER = shutil.which("cc") or shutil.which("gcc")
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler is installed")
+COMPILER = shutil.which("aarch64-linux-gnu-gcc")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no cross compiler is installed")
 
 SOURCE = """
 int depth;

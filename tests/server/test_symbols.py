@@ -56,7 +56,7 @@ async def test_symbols_make_backtraces_readable_also_later(dms: Dms, sample: Pro
     await put(owner, sample.build_id, sample.data)
     [fault] = await shown(owner, device)
     assert fault["backtrace"] == [
-        "#0 crash_now+0x8 (sample.c:5) in sample-arm",
+        f"#0 crash_now+0x8 (sample.c:5) in sample-arm [build-id {sample.build_id[:8]}]",
         f"#1 {sample.crash:#x} in sample-arm (the symbol file {'cd' * 20} is missing)",
         "#2 0x1 in sample-arm (its symbol file names nothing there)",
     ]
@@ -84,7 +84,7 @@ async def test_better_symbols_take_the_place_of_the_first(dms: Dms, tmp_path: Pa
     bare, full = program(tmp_path / "bare", forced, "-g0"), program(tmp_path / "full", forced)
     await crash(device, bare.frame())
     await put(owner, bare.build_id, bare.data)
-    assert (await shown(owner, device))[0]["backtrace"] == ["#0 crash_now+0x0 in sample-arm"]
+    assert (await shown(owner, device))[0]["backtrace"] == ["#0 crash_now+0x0 in sample-arm [build-id 5a5a5a5a]"]
     assert (await put(owner, full.build_id, full.data)).status == 201
     [line] = (await shown(owner, device))[0]["backtrace"]
     assert line.startswith("#0 crash_now+0x0 (sample.c:")

@@ -202,8 +202,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def describe(frame: Frame, place: Place | None, number: int = 0) -> str:
-    """Return one line of a backtrace as people know it; `number`: 0 for the innermost frame."""
+def describe(frame: Frame, place: Place | None, number: int | None = 0) -> str:
+    """Return one line of a backtrace as people know it; `number`: 0 for the innermost frame, None: the caller numbers."""
     where = f"0x{frame.address:x}"
     if place is not None:
         where = f"{place.function}+0x{place.offset:x}"
@@ -211,4 +211,5 @@ def describe(frame: Frame, place: Place | None, number: int = 0) -> str:
             where += f" ({place.file.rpartition('/')[2]}:{place.line})"
     module = printable(frame.module.rpartition("/")[2])[:MAX_NAME_CHARS] or "?"
     known = f"build-id {printable(frame.build_id[:SHOWN_BUILD_ID_DIGITS])}" if frame.build_id else "no build-id"
-    return f"#{number} {where} in {module} [{known}]"
+    line = f"{where} in {module} [{known}]"
+    return line if number is None else f"#{number} {line}"

@@ -142,11 +142,6 @@ class DmsClient:
             await self._link.ask(request, delivered=remove, refused=drop)
         return left
 
-    async def post(self, report: dict[str, Any]) -> None:
-        """Put a report (its `id` is a UUID) into the outbox, durably, and deliver it soon. Raises OSError."""
-        await asyncio.to_thread(self._outbox.put, report)
-        self.wake()
-
     def wake(self) -> None:
         """Say that there is something to deliver."""
         self._wake.set()

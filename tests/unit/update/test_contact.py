@@ -374,15 +374,6 @@ async def test_a_full_batch_of_refused_reports_does_not_block_for_ever(
     assert len(doorman.asked("report")) == len(ids), "none was sent twice"
 
 
-async def test_what_is_posted_arrives_soon(device: Device, doorman: Doorman) -> None:
-    async with in_touch(device):
-        await asyncio.sleep(0.1)
-        await device.manager.dms.post({"id": ID, "event": "fault"})
-        await until(lambda: doorman.reports, most_s=5)
-        with pytest.raises(OSError, match="at most"):
-            await device.manager.dms.post({"id": str(uuid4()), "text": "x" * 100_000})
-
-
 async def test_a_refusal_that_is_not_for_the_content_drops_nothing(device: Device, doorman: Doorman) -> None:
     await asyncio.to_thread(device.manager._ledger.outbox.put, {"id": ID, "event": "failed"})
     for status in (403, 404, 429, 500, 503):

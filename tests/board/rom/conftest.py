@@ -1,4 +1,4 @@
-"""The real ROM with the product's own partition table and key, and a tiny kernel instead of Linux."""
+"""The real ROM with a tiny kernel instead of Linux. Needs no image: the ROM alone is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from scripts.board_driver import places
-from scripts.board_driver.gpt import GPT_AREA_BYTES
+from scripts.image.fit import ensure_key
+from scripts.lab.places import Places
 from scripts.lab.world import World
 from tests.board.rom import fits
 from tests.board.rom.cases import NEW, OLD
@@ -22,14 +23,23 @@ MachineFactory = Callable[..., RomMachine]
 
 
 @pytest.fixture(scope="session")
-def contents(tmp_path_factory: pytest.TempPathFactory, world: World) -> Contents:
+def workshop() -> World:
+    """What builds the ROM and has the key of the boot chain."""
+    return World(Places(places.CHECKOUT / "build" / "test-lab"))
+
+
+@pytest.fixture(scope="session")
+def contents(tmp_path_factory: pytest.TempPathFactory, workshop: World) -> Contents:
     """What the kernel partitions can hold."""
     folder = tmp_path_factory.mktemp("fits")
     kernel = fits.build_kernel(folder)
     template = places.CHECKOUT / "buildroot_external/board/virt/slot.its.in"
 
+    keys = workshop.places.keys
+    ensure_key(keys)
+
     def fit(arguments: str, version: object = NEW) -> bytes:
-        return fits.build_fit(folder, template, kernel, world.places.keys, arguments, version)  # type: ignore[arg-type]
+        return fits.build_fit(folder, template, kernel, keys, arguments, version)  # type: ignore[arg-type]
 
     good = fit("test=off")
     return Contents(
@@ -45,25 +55,31 @@ def contents(tmp_path_factory: pytest.TempPathFactory, world: World) -> Contents
         },
         empty=(bytes(len(good)), b"\xa5" * len(good)),
         hanging=fit("test=hang"),
+        stopping=fit("test=stop"),
     )
 
 
-@pytest.fixture(scope="module")
-def machines(world: World) -> Iterator[MachineFactory]:
-    """Make machines that run until the module's tests are done. Options: see RomMachine."""
-    image = world.places.image
-    with ExitStack() as stack, (image / "disk.img").open("rb") as disk:
-        table = disk.read(GPT_AREA_BYTES)
+def _machines(workshop: World) -> Iterator[MachineFactory]:
+    """Give a function that makes machines, see RomMachine for its options; they run until this is closed."""
+    rom = workshop.builder.rom(production=False) / "rom.bin"
+    with ExitStack() as stack:
 
         def make(**options: str) -> RomMachine:
             # Not pytest's folder: a socket's path must be short.
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rom-")))
-            return stack.enter_context(RomMachine((image / "rom.bin").resolve(), table, folder, **options))
+            return stack.enter_context(RomMachine(rom, folder, **options))
 
         yield make
 
 
 @pytest.fixture(scope="module")
-def machine(machines: MachineFactory) -> RomMachine:
-    """One machine with a sound disk."""
-    return machines()
+def machine(workshop: World) -> Iterator[RomMachine]:
+    """One machine with a sound disk for all tests of a module."""
+    for make in _machines(workshop):
+        yield make()
+
+
+@pytest.fixture
+def machines(workshop: World) -> Iterator[MachineFactory]:
+    """Make machines of a test's own."""
+    yield from _machines(workshop)

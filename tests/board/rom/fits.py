@@ -47,7 +47,17 @@ def build_fit(folder: Path, template: Path, kernel: Path, keys: Path, arguments:
     text = template.read_text().replace("@DESCRIPTION@", "tiny").replace("@KERNEL@", kernel.name)
     source, fit = folder / "tiny.its", folder / "tiny.itb"
     source.write_text(text.replace("@CONFIGURATIONS@", nodes))
-    command = ["mkimage", "-D", f"-I dts -O dtb -p 4096 -i {kernel.parent}", "-f", source, "-k", keys, "-r", fit]
+    command: list[str | Path] = [
+        "mkimage",
+        "-D",
+        f"-I dts -O dtb -p 4096 -i {kernel.parent}",
+        "-f",
+        source,
+        "-k",
+        keys,
+        "-r",
+        fit,
+    ]
     run(command, cwd=folder, log=folder / "mkimage.log")
     return fit.read_bytes()
 

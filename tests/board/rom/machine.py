@@ -6,6 +6,7 @@ The tiny kernel switches the machine off, which stops it (`shutdown=pause`); so 
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import time
@@ -22,7 +23,7 @@ from scripts.board_driver.qtest import read_word, request, set_input
 from scripts.image import bootenv
 from tests.support.disks import make_disk
 from zentrid.core import names
-from zentrid.core.bootrules import Ram
+from zentrid.core.bootrules import NO_RAM, Ram
 from zentrid.core.bootstate import BootState, CorruptCopyError, decode
 from zentrid.core.names import MIB
 
@@ -71,7 +72,7 @@ class Seen:
 
     console: str
     reason: str
-    """QEMU's word for why the machine stands still: `guest-shutdown` (a kernel ran), `guest-reset`, or empty: stopped by the test."""
+    """Why the machine stands still, as QEMU says: `guest-shutdown` (a kernel ran), `guest-reset`; empty: stopped by hand."""
     lamp: bool
     ram: Ram
     copies: tuple[BootState | None, BootState | None]
@@ -80,13 +81,11 @@ class Seen:
 class RomMachine:
     """One QEMU process with the ROM and a small disk. Use as a context manager."""
 
-    def __init__(self, rom: Path, table: bytes, folder: Path, *, drive: str = "driver=file,filename={disk}") -> None:
-        """Make the disk in `folder`, with the partition table `table`. `drive`: the block device below the raw format."""
+    def __init__(self, rom: Path, folder: Path, *, drive: str = "driver=file,filename={disk}") -> None:
+        """Make the disk in `folder`. `drive`: the block device below the raw format."""
         self.folder = folder
         self.disk = folder / "disk.img"
         make_disk(self.disk)
-        with self.disk.open("r+b") as stream:
-            stream.write(table)
         self.log = folder / "serial.log"
         self.log.touch()
         self._read_to = 0
@@ -157,7 +156,7 @@ class RomMachine:
                 return None
 
     # --- one boot ---------------------------------------------------------------------------------------------------
-    def begin(self, *, warm: bool, ram: Ram = Ram(), button: bool = False, stop_at_reset: bool = True) -> None:
+    def begin(self, *, warm: bool, ram: Ram = NO_RAM, button: bool = False, stop_at_reset: bool = True) -> None:
         """Reset the machine, set RAM words and button, and let it run. `stop_at_reset`: stand still at the next reset."""
         self._qmp.command("set-action", reboot="reset")
         self._qmp.forget()
@@ -177,11 +176,13 @@ class RomMachine:
     def finish(self, stop_at: str = "") -> Seen:
         """Wait until the machine stands still; return what the boot did. MachineError if it does not come to an end.
 
-        `stop_at`: stop it by hand when the console has printed this; a kernel that runs ends it all the same.
+        `stop_at`: stop it by hand when the console has printed a line with this; a kernel that runs ends it all the same.
         """
         reason = ""
         if stop_at:
-            self.wait_until(lambda: stop_at in self.console() or STARTED in self.console(), stop_at)
+            # The whole line: what follows its beginning is wanted too.
+            line = re.compile(f"(?:{re.escape(stop_at)}|{STARTED}).*\n")
+            self.wait_until(lambda: line.search(self.console()) is not None, stop_at)
             self._qmp.command("stop")
         else:
             reason = self._qmp.wait_for("SHUTDOWN")["data"]["reason"]

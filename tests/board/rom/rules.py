@@ -8,7 +8,8 @@ from typing import Final
 
 from tests.board.rom.machine import RomMachine, Seen
 from zentrid.core import names
-from zentrid.core.bootrules import After, Before, Button, Fit, Say, Step, System, boot
+from zentrid.core.bootmodel import After, Before, boot
+from zentrid.core.bootrules import Button, Fit, Say, Step, System
 from zentrid.core.bootstate import encode
 from zentrid.core.names import SlotName
 from zentrid.core.version import Version
@@ -33,7 +34,9 @@ CONSOLE: Final[dict[Say, str]] = {
 }
 SAYS: Final = {say: re.compile(pattern) for say, pattern in CONSOLE.items()}
 ARGUMENTS: Final = re.compile(r"tiny: started with <test=\w+ (.*)>")
-OTHER_LINES: Final = re.compile(r"zentri: (warm=[01] exception=[01] faults=\w+ cold=\w+ order=[AB] [AB] a=\w b=\w|no partition.*)")
+OTHER_LINES: Final = re.compile(
+    r"zentri: (warm=[01] exception=[01] faults=\w+ cold=\w+ order=[AB] [AB] a=\w b=\w|no partition.*)"
+)
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Contents:
     """For each slot: kernel, arguments and signature changed."""
     empty: tuple[bytes, ...]
     hanging: bytes
+    stopping: bytes
+    """Hangs too, after trying to stop the watchdog."""
     held: dict[tuple[int, str], bytes] = field(default_factory=dict)
     """What each machine's partitions hold now."""
 
@@ -69,7 +74,9 @@ def steps_seen(console: str) -> tuple[Step, ...]:
     found = []
     for line in console.splitlines():
         steps = [
-            Step(say, *match.groups()) for say, pattern in SAYS.items() if (match := pattern.fullmatch(line)) is not None
+            Step(say, *match.groups())
+            for say, pattern in SAYS.items()
+            if (match := pattern.fullmatch(line)) is not None
         ]
         if not steps and line.startswith("zentri:") and not OTHER_LINES.fullmatch(line):
             raise ValueError(f"the model does not know {line!r}")

@@ -1,6 +1,7 @@
 /*
  * A kernel for trying the boot script: says which arguments it was started with, and then either switches the machine off
- * (`test=off`) or hangs for ever (`test=hang`). It looks like an arm64 Linux to the boot loader: see the header. The MMU is off.
+ * (`test=off`) or hangs for ever (`test=hang`; `test=stop`: after an attempt to stop the watchdog, as Linux's driver makes).
+ * It looks like an arm64 Linux to the boot loader: see the header. The MMU is off.
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -77,7 +78,9 @@ void begin(const u8 *tree)
 	print("tiny: started with <");
 	print(line);
 	print(">\n");
-	if (line[0] == 't' && line[5] == 'o') {
+	if (line[5] == 's') /* PCI device 31: the lock register, see scripts/board_driver/machine.py */
+		*(volatile u8 *)(0x4010000000ul + (0x1f << 15) + 0x68) = 0;
+	if (line[5] == 'o') {
 		register u64 x0 __asm__("x0") = 0x84000008; /* PSCI SYSTEM_OFF */
 
 		__asm__ volatile("hvc #0" : "+r"(x0) : : "memory");

@@ -169,11 +169,12 @@ class _Boot:
     def _count_starts(self) -> None:
         if self.before.warm:
             self.unsaved = self.ram.unsaved if self.ram.unsaved < len(UNSAVED_STRIKES) else 0
-            self.strikes = UNSAVED_STRIKES[self.unsaved]
+            self.strikes = self.look("UNSAVED_STRIKES", dict(enumerate(UNSAVED_STRIKES)), self.unsaved)
             self.state = replace(self.state, cold_boots=0)
         else:
             count = min(self.state.cold_boots + 1, 2 * MAX_COLD_BOOTS)
             self.strikes = COLD_STRIKES.get(count, 0)
+            self.rows.append(("COLD_STRIKES", count, ""))
             self.state = replace(self.state, cold_boots=count)
         self.ram = self.ram._replace(unsaved=self.unsaved + 1)
 

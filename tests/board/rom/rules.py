@@ -34,9 +34,7 @@ CONSOLE: Final[dict[Say, str]] = {
 }
 SAYS: Final = {say: re.compile(pattern) for say, pattern in CONSOLE.items()}
 ARGUMENTS: Final = re.compile(r"tiny: started with <test=\w+ (.*)>")
-OTHER_LINES: Final = re.compile(
-    r"zentri: (warm=[01] exception=[01] faults=\w+ cold=\w+ order=[AB] [AB] a=\w b=\w|no partition.*)"
-)
+OTHER_LINES: Final = re.compile(r"zentri: (warm=[01] exception=[01] faults=\w+ cold=\w+ order=[AB] [AB] a=\w b=\w)")
 
 
 @dataclass

@@ -20,6 +20,9 @@ PL061_ADDRESS: Final = 0x0903_0000
 PL011_ADDRESS: Final = 0x0900_0000
 """The serial port's registers (QEMU `virt`: VIRT_UART)."""
 
+WATCHDOG_PCI_SLOT: Final = 0x1F
+"""The watchdog's fixed place on the PCI bus, away from those that QEMU gives out itself: the boot script arms it there."""
+
 HOST_SEEN_BY_BOARD: Final = "10.0.2.2"
 """The host's loopback, as the board sees it through QEMU's user network."""
 
@@ -134,7 +137,7 @@ def command_line(config: QemuConfig) -> list[str]:
         *_disk_args(config),
         "-netdev", network, "-device", f"virtio-net-pci,netdev=net0,romfile={mac}",
         "-device", "virtio-rng-pci,romfile=",
-        "-device", "i6300esb", "-action", "watchdog=reset",
+        "-device", f"i6300esb,addr=0x{WATCHDOG_PCI_SLOT:x}", "-action", "watchdog=reset",
         "-chardev", serial, "-serial", "chardev:serial0",
         "-qmp", f"unix:{_escape(config.run.qmp)},server=on,wait=off",
         "-qtest", f"unix:{_escape(config.run.qtest)},server=on,wait=off", "-qtest-log", "none",

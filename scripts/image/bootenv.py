@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from scripts.board_driver.machine import WATCHDOG_PCI_SLOT
 from zentrid.core import names
 
 STATE_ADDRESS = 0x48000000
@@ -13,10 +14,15 @@ MAGIC_ADDRESS = 0x40300000
 WAIT_ADDRESS = 0x40300008
 SAFE_ADDRESS = 0x4030000C
 BUTTON_ADDRESS = 0x40300010
+UNSAVED_ADDRESS = 0x40300014
+TURN_ADDRESS = 0x40300018
 GPIO_ADDRESS = 0x09030000
 """The PL061 of QEMU `virt` (VIRT_GPIO)."""
 GPIO_DIRECTION = 0x400
 MAGIC_WORD = "5a454e54"  # "ZENT"
+WATCHDOG_ADDRESS = 0x3EFE0000
+"""Where the ROM puts the watchdog's registers: near the end of the PCI window, which U-Boot and Linux fill from the beginning."""
+WATCHDOG_TIMEOUT_S = 60
 
 _FUNC = re.compile(r"func ([a-z_0-9]+)")
 
@@ -81,6 +87,14 @@ def constants() -> dict[str, str]:
         "waitaddr": f"0x{WAIT_ADDRESS:x}",
         "safeaddr": f"0x{SAFE_ADDRESS:x}",
         "buttonaddr": f"0x{BUTTON_ADDRESS:x}",
+        "unsavedaddr": f"0x{UNSAVED_ADDRESS:x}",
+        "turnaddr": f"0x{TURN_ADDRESS:x}",
+        "wd_pci": f"0.{WATCHDOG_PCI_SLOT:x}.0",
+        "wd_base": f"0x{WATCHDOG_ADDRESS:x}",
+        "wd_timer2": f"0x{WATCHDOG_ADDRESS + 0x4:x}",
+        "wd_reload": f"0x{WATCHDOG_ADDRESS + 0xC:x}",
+        # Half a second is 512 ticks of about 1 kHz; two timers, one after the other, make the whole.
+        "wd_half": f"0x{WATCHDOG_TIMEOUT_S * 512:x}",
         "gpio_dir": f"0x{GPIO_ADDRESS + GPIO_DIRECTION:x}",
         "gpio_button": f"0x{GPIO_ADDRESS + _data_offset(names.GPIO_FACTORY_RESET):x}",
         "gpio_led": f"0x{GPIO_ADDRESS + _data_offset(names.GPIO_LED):x}",

@@ -37,7 +37,9 @@ def gpt_head(partitions: list[tuple[str, str, int, int]], sectors: int) -> bytes
     ]
     layout = "<8sIIIIQQQQ16sQIII"
     fields[3] = zlib.crc32(struct.pack(layout, *fields))
-    return bytes(SECTOR_BYTES) + struct.pack(layout, *fields).ljust(SECTOR_BYTES, b"\0") + entries
+    # UEFI specification 2.10, 5.2.3: without a protective MBR, U-Boot sees no table.
+    protective = struct.pack("<446xB3sB3sII48x2s", 0, b"\0\2\0", 0xEE, b"\xff" * 3, 1, sectors - 1, b"\x55\xaa")
+    return protective + struct.pack(layout, *fields).ljust(SECTOR_BYTES, b"\0") + entries
 
 
 def make_disk(path: Path) -> None:

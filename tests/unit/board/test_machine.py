@@ -31,7 +31,7 @@ def test_the_board_is_what_the_design_says():
     assert value(command, "-M") == "virt,acpi=off"  # with ACPI there is no GPIO controller
     assert value(command, "-bios") == "/i/rom.bin"
     assert value(command, "-action") == "watchdog=reset"
-    assert "i6300esb" in command
+    assert "i6300esb,addr=0x1f" in command, "the boot script arms it there"
     devices = [word for word in command if word.startswith("virtio-")]
     assert [device.split(",")[0] for device in devices] == ["virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci"]
     assert all("romfile=," in device + "," for device in devices)

@@ -1,10 +1,12 @@
 """The boot script's source form, and its agreement with the names that Linux uses."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from scripts.image import bootenv
+from scripts.image import bootenv, fit
+from zentrid.bundle.tree import HashTree
 from zentrid.core import names
 
 BOARD = Path(__file__).resolve().parents[3] / "buildroot_external/board/virt"
@@ -41,14 +43,23 @@ def _words_after(word, body):
     return [words[n + 1] for n, w in enumerate(words[:-1]) if w == word]
 
 
-def test_every_constant_that_is_used_is_defined():
-    text = bootenv.environment(SCRIPT, production=False)
-    for name in (
-        "stateaddr", "backaddr", "fitaddr", "fitsectors", "magicaddr", "magicword", "waitaddr", "safeaddr", "bs_vars",
-        "place_bootstate", "place_kernel_a", "place_kernel_b", "place_kernel_r",
-    ):  # fmt: skip
-        assert f"${{{name}}}" in SCRIPT
-        assert f"\n{name}=" in text
+def test_every_constant_is_used_and_every_name_that_is_used_is_defined():
+    text = "\n".join(bootenv.parse_functions(SCRIPT).values())
+    used = set(re.findall(r"\$\{([A-Za-z_0-9]+)\}", text))
+    constants = set(bootenv.constants())
+    assert constants <= used
+    own = set(re.findall(r"(?:setenv|setexpr(?:\.l)?) ([A-Za-z_0-9]+)", text)) | {"slot"}
+    assert used - constants - own - set(names.BOOTSTATE_VARS) == {"fdtcontroladdr"}
+
+
+def test_no_loop_that_a_key_could_end():
+    text = "\n".join(bootenv.parse_functions(SCRIPT).values())
+    assert not re.findall(r"(?m)(?:^|; |do |then |else )(?:for|while|until) ", text)
+
+
+def test_the_watchdogs_time_is_the_one_that_linux_gets():
+    tree = HashTree.from_leaves([bytes(32)])
+    assert f"i6300esb.heartbeat={bootenv.WATCHDOG_TIMEOUT_S} " in fit.kernel_arguments("a", tree)
 
 
 def test_environment_fits_into_the_roms_environment():
@@ -72,7 +83,7 @@ def test_second_copy_lies_where_linux_looks_for_it():
 
 
 def test_kernel_arguments_have_the_names_that_linux_reads():
-    for argument in (names.ARG_SLOT, names.ARG_WARM, names.ARG_STATE_LOST):
+    for argument in (names.ARG_SLOT, names.ARG_WARM, names.ARG_STATE_LOST, names.ARG_RESET, names.ARG_WHY):
         assert f" {argument}=${{" in SCRIPT
     assert f"/configurations/conf-${{slot}} {names.FIT_VERSION_PROPERTY};" in SCRIPT
 

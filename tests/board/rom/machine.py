@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 from scripts.board_driver.errors import MachineError
 from scripts.board_driver.machine import MACHINE_ARGS, QEMU, WATCHDOG_PCI_SLOT
+from scripts.board_driver.process import start_bound
 from scripts.board_driver.qmp import Qmp
 from scripts.board_driver.qtest import read_word, request, set_input
 from scripts.image import bootenv
@@ -114,10 +114,7 @@ class RomMachine:
         return self._places[partition]
 
     def __enter__(self) -> RomMachine:
-        self._qemu_log = (self.folder / "qemu.log").open("wb")
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=self._qemu_log, stderr=subprocess.STDOUT
-        )
+        self._process = start_bound(self._command, self.folder / "qemu.log")
         deadline = time.monotonic() + TIMEOUT_S
         while not (self.folder / "qtest").exists() or not (self.folder / "qmp").exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -132,7 +129,6 @@ class RomMachine:
         self._qmp.__exit__(None, None, None)
         self._process.kill()
         self._process.wait()
-        self._qemu_log.close()
 
     # --- while the machine stands still ---------------------------------------------------------------------------
     def write(self, partition: str, offset_bytes: int, data: bytes) -> None:

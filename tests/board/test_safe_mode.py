@@ -80,6 +80,46 @@ def the_rest_is_restricted(board: WatchedBoard) -> None:
     assert board.send("set system.name rescued").ok
 
 
+def test_the_eighth_end_of_the_application_restarts_into_safe_mode_by_itself(cold: WatchedBoard):
+    write_state(cold, faults=7, fault_records=SEVEN)
+    cold.power_on()
+    cold.wait_for_healthy()
+    with cold.expecting("reset"):
+        cold.mark()
+        cold.send("set system.boot.app /bin/false").expect_ok()
+        cold.wait_for_console("zentri: warm=1 exception=0 faults=8")
+        cold.wait_for_console("SAFEMODE> ")
+    assert "exit code 1" in cold.send("faults_print").body.splitlines()[-1]
+    refused = cold.send("app start")
+    assert not refused.ok
+    assert "safe mode" in "\n".join([*refused.log, refused.body]).lower()
+    assert cold.send("app log").ok
+
+
+def test_force_safemode_wants_the_mac_address_and_writes_eight_faults(cold: WatchedBoard):
+    cold.power_on()
+    cold.wait_for_answer()
+    mac = cold.send("get network.mac").body.strip()
+    assert not cold.send("force_safemode 00:11:22:33:44:55").ok
+    assert cold.send("get system.fault.count").body.strip() == "0"
+    with cold.expecting("reset"):
+        cold.mark()
+        cold.send(f"force_safemode {mac}").expect_ok()
+        cold.wait_for_console("SAFEMODE> ")
+    assert cold.send("faults_print").body.count("forced") == 8
+    assert [line.split()[2] for line in cold.send("slots").body.splitlines() if line.split()[0] == "a"] == ["fallback"]
+
+
+def test_faults_are_forgotten_after_healthy_running(cold: WatchedBoard):
+    write_state(cold, faults=7, fault_records=SEVEN)
+    cold.power_on()
+    cold.wait_for_answer()
+    cold.send("set system.fault.decay 3").expect_ok()
+    cold.wait_for_healthy()
+    wait_for_value(cold, "system.fault.count", "0")
+    assert cold.send("faults_print").body.strip() == "No faults"
+
+
 def test_safe_mode_can_be_asked_for(cold: WatchedBoard):
     write_state(cold, safemode=True)
     cold.power_on()

@@ -115,13 +115,14 @@ class DiskSlots:
     def _state_word(self, slot: SlotName, version: str | None, running: bool, state: BootState) -> str:
         if running:
             return "running"
+        safe_mode_next = state.safemode or state.faults >= names.MAX_FAULTS
         if slot == SAFE_SLOT:
-            return "safe-mode"
+            return "next" if safe_mode_next else "safe-mode"
         if version is None:
             return "empty"
         if not state.left(slot):
             return "bad"
-        return "next" if state.order[0] == slot else "fallback"
+        return "next" if state.order[0] == slot and not safe_mode_next else "fallback"
 
     def _partuuid(self, label: str) -> str:
         try:

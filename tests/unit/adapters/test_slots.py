@@ -48,6 +48,13 @@ def test_the_words(device: Device, b_left: int, order: tuple[names.SlotName, ...
     assert slots_of(device).slots()[1].state == word
 
 
+@pytest.mark.parametrize("changes", [{"faults": 8}, {"safemode": True}])
+def test_with_safe_mode_ahead_it_is_what_comes_next(device: Device, changes: dict[str, object]) -> None:
+    device.flash("b", make_release("1.1.0", make_rootfs(3, blocks=300)))
+    device.store.update(lambda state: replace(state, b_left=3, order=("b", "a"), **changes))  # type: ignore[arg-type]
+    assert [info.state for info in slots_of(device).slots()] == ["running", "fallback", "next"]
+
+
 def test_a_lost_boot_state_still_gives_a_list(device: Device) -> None:
     device.part("bootstate").write_bytes(bytes(names.MIB))
     assert [info.version for info in slots_of(device).slots()] == ["1.0.0", None, "0.9.0"]

@@ -47,8 +47,11 @@ from zentrid.start import (
     Device,
     ask_for_safe_mode,
     data_problem,
+    late_clearing,
+    lost_state_is_news,
     read_device,
     restore_boot_state,
+    safe_mode_is_over,
     safe_mode_reason,
 )
 from zentrid.supervisor import Supervisor
@@ -69,6 +72,7 @@ COMMAND_GID: Final = 1000
 """Group `zentri`, whose login shell is the command language."""
 APP_STOP_S: Final = 2.0
 """How long the boot application may take to end by itself when the board is restarted."""
+CLEAR_AGAIN_S: Final = 60.0
 DIED: Final = "the supervisor ended without a word: killed, or out of memory"
 
 
@@ -116,7 +120,7 @@ class App:
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
             policy=self._policy, facts=self._facts, hooks=lambda: run_hooks(HOOKS / "health", "health"),
             going_down=lambda: self.power.going_down, pulse=self.store.probe,
-            decay_s=lambda: self.settings.values.number("system.fault.decay"), forget_faults=self._forget_faults,
+            decay_s=self._decay_s, forget_faults=self._forget_faults,
         )  # fmt: skip
         self.faults = FaultKeeper(
             self.store, self.manager.outbox, self.clock, slot=device.boot.slot, version=device.release.version,
@@ -200,6 +204,16 @@ class App:
         detail, text = describe_exception(error)
         self._spawn(self.faults.record("supervisor", detail, text=text))
 
+    async def _clear_late(self) -> None:
+        while True:
+            await asyncio.sleep(CLEAR_AGAIN_S)
+            if self.power.going_down or await asyncio.to_thread(late_clearing, self.store):
+                return
+
+    def _decay_s(self) -> float:
+        # Healthy running of the safe-mode system says nothing about the release whose faults led to it.
+        return 0 if self.context.safe_mode else self.settings.values.number("system.fault.decay")
+
     async def _forget_faults(self) -> None:
         await asyncio.to_thread(self.store.update, clear_faults)
 
@@ -209,11 +223,11 @@ class App:
         try:
             detail, text = describe_exception(error)
             self.faults.record_now("supervisor", detail, text=text)
-            self.alive.clear()
-            if self.faults.safe_mode_is_due():
-                asyncio.run(self.power.reboot("eight faults: safe mode is next"))
         except Exception:
             log.exception("the end of the supervisor could not be recorded")
+        self.alive.clear()
+        if self.faults.safe_mode_is_due():
+            self.power.reboot_now("eight faults: safe mode is next")
 
     async def run(self) -> None:
         """Start everything and supervise until the process is told to end."""
@@ -226,14 +240,15 @@ class App:
         report = self.settings.load()
         for problem in report.problems:
             log.warning("settings: %s", problem)
-        await asyncio.to_thread(
-            restore_boot_state, self.store, self.device, self.clock.uptime_s(), self.context.utc_text()
-        )
+        await asyncio.to_thread(restore_boot_state, self.store, self.device)
+        uncleared = not await asyncio.to_thread(late_clearing, self.store)
         for note in early_notes(EARLY):
             log.warning("%s", note)
         await explain_resets(self.store, Pstore(), self.slots, self._tell, warm=self.device.boot.warm)
         await self.manager.start()
         # After the manager knows whether this release is on trial.
+        if await asyncio.to_thread(lost_state_is_news, self.device, RUN / "state-lost-told"):
+            await self.faults.record("state_lost", "both copies of the boot state were damaged")
         died = self.alive.set()
         if died is not None:
             crash = take_crash(died)
@@ -245,6 +260,10 @@ class App:
         self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
         if await asyncio.to_thread(ask_for_safe_mode, self.store, self.device):
             await self.power.reboot("the data partition is damaged: safe mode is next")
+        elif await asyncio.to_thread(safe_mode_is_over, self.store, self.device):
+            await self.power.reboot("the factory reset has made new data: safe mode is over")
+        if uncleared:
+            self._spawn(self._clear_late())
         try:
             await self._supervise(stop)
             self.alive.clear()

@@ -25,7 +25,7 @@ from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWrite
 from zentrid.core.names import ARG_RESET
 from zentrid.core.variable_list import VARIABLES
 from zentrid.errors import ZentriError
-from zentrid.factoryreset import NOTES_NAME
+from zentrid.factoryreset import EVERYTHING_DONE, NOTES_NAME, UNCLEARED_NAME
 from zentrid.ports import BootStateStore
 from zentrid.update.durable import flush_folder
 
@@ -54,6 +54,16 @@ class ResetError(ZentriError):
     """The reset could not be done; the request stays, and the next start tries again."""
 
     reason = "factory_reset_failed"
+
+
+class UnclearedError(ResetError):
+    """The reset is done, and its request still stands in the boot state."""
+
+    reason = "factory_reset_not_cleared"
+
+
+def _no_mark(_tier: int) -> None:
+    """Mark nothing."""
 
 
 class System(Protocol):
@@ -139,7 +149,9 @@ class Reset:
             self.store.read()  # lost copies are not ours to write anew: the supervisor does, and says so
             self.store.update(change)
         except (BootStateLostError, BootStateWriteError) as error:
-            raise ResetError(f"the factory reset is done, but will be done again at the next start: {error}") from error
+            raise UnclearedError(
+                f"the factory reset is done, but will be done again at the next start: {error}"
+            ) from error
         self.say("factory reset: done")
 
 
@@ -196,11 +208,25 @@ def asked(cmdline: str) -> int:
     return int(values[-1]) if values and values[-1] in (str(EVERYTHING), str(SETTINGS_ONLY)) else 0
 
 
-def carry_out(tier: int, make: Callable[[], Reset], say: Callable[[str], None], note: Callable[[str], None]) -> bool:
-    """Carry a reset out; return whether it is done. Never raises: what went wrong is said and noted."""
+def carry_out(
+    tier: int,
+    make: Callable[[], Reset],
+    say: Callable[[str], None],
+    note: Callable[[str], None],
+    mark: Callable[[int], None] = _no_mark,
+) -> bool:
+    """Carry a reset out; return whether it is done. Never raises: what went wrong is said and noted.
+
+    `mark` is called with the tier if only the request could not be cleared.
+    """
     begin_s = time.monotonic()
     try:
         make().run(tier)
+    except UnclearedError as error:
+        say(f"factory reset: {error}")
+        note(f"factory reset: {error}")
+        mark(tier)
+        return False
     except (ZentriError, OSError) as error:
         say(f"factory reset: {error}")
         note(f"factory reset: {error}")
@@ -209,8 +235,8 @@ def carry_out(tier: int, make: Callable[[], Reset], say: Callable[[str], None], 
         say(f"factory reset: failed ({type(error).__name__}: {error})")
         note(f"factory reset: failed ({type(error).__name__}: {error})")
         return False
-    what = "everything on data" if tier == EVERYTHING else "settings only"
-    note(f"factory reset done ({what}) in {time.monotonic() - begin_s:.1f} s")
+    what = EVERYTHING_DONE if tier == EVERYTHING else "factory reset done (settings only)"
+    note(f"{what} in {time.monotonic() - begin_s:.1f} s")
     return True
 
 
@@ -224,6 +250,11 @@ def _note(text: str) -> None:
         notes.write(" ".join(text.split()) + "\n")
 
 
+def _mark(tier: int) -> None:
+    with suppress(OSError):
+        (NOTES_FOLDER / UNCLEARED_NAME).write_text(f"{tier}\n")
+
+
 def main() -> int:
     """Do what the boot script asked for; return 0 when that is done, or nothing was asked for."""
     tier = asked(Path("/proc/cmdline").read_text(errors="replace"))
@@ -235,7 +266,7 @@ def main() -> int:
         store = DiskBootStateStore(dev / find_partition("bootstate")["DEVNAME"])
         return Reset(Board(), store, dev / find_partition("data")["DEVNAME"], _say)
 
-    return 0 if carry_out(tier, make, _say, _note) else 1
+    return 0 if carry_out(tier, make, _say, _note, _mark) else 1
 
 
 if __name__ == "__main__":

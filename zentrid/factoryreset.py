@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 NOTES_NAME: Final = "factory-reset"
 """Under /run/zentri: what early user space has to tell about the reset that it did or could not do, a sentence a line."""
+EVERYTHING_DONE: Final = "factory reset done (everything on data)"
+"""How the note of a reset of everything begins."""
+UNCLEARED_NAME: Final = "factory-reset-uncleared"
+"""Under /run/zentri: the tier of a reset that is done while its request could not be cleared."""
 _MAX_NOTES_BYTES: Final = 4096
 
 

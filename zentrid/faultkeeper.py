@@ -144,10 +144,10 @@ def fault_report(fault: Fault, running: str, utc: str, frames: Sequence[Frame], 
         "detail": fault.detail, "fault": body,
     }  # fmt: skip
     while len(json.dumps(report)) > REPORT_BYTES:
-        if len(body["text"]) > TEXT_BYTES // 4:
-            body["text"] = body["text"][len(body["text"]) // 8 :]
-        else:
+        if body["frames"] and len(json.dumps(body["text"])) <= TEXT_BYTES // 4:
             body["frames"].pop()
+        else:
+            body["text"] = body["text"][len(body["text"]) // 8 + 1 :]
     return report
 
 

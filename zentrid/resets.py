@@ -7,14 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError
+from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError, Fault
 from zentrid.core.postmortem import Explained, Words, complete, examine, explain, unexplained
 from zentrid.ports import BootStateStore, SlotInspector
 
 log = logging.getLogger(__name__)
 
 Sink = Callable[[Explained], Awaitable[None]]
-"""Told of each fault that was explained, oldest first. The record is in the boot state and counted: it is to be reported only."""
+"""Told of each fault that was explained, oldest first. It is counted already, or must not be: it is to be reported only."""
 
 
 class LastWords(Protocol):
@@ -48,6 +48,12 @@ async def explain_resets(
     return explained
 
 
+def _unrecorded(words: Sequence[Words]) -> tuple[Explained, ...]:
+    """Return panics that left no record: of the safe-mode system, or of a release on trial beside seven older faults."""
+    found = examine([one for one in words if not one.is_console], warm=False, resets=0)
+    return tuple(Explained(Fault(f.cause, "?", "?", f.uptime_s, f.utc, f.detail), f.text) for f in found)
+
+
 def _write(store: BootStateStore, pstore: LastWords, slots: SlotInspector, warm: bool) -> tuple[Explained, ...] | None:
     """Return what was explained, written down already; None if it could not be written."""
     try:
@@ -56,7 +62,7 @@ def _write(store: BootStateStore, pstore: LastWords, slots: SlotInspector, warm:
         return ()
     count = unexplained(before)
     if not count:
-        return ()
+        return _unrecorded(pstore.read())
     found = examine(pstore.read(), warm=warm, resets=count)
     versions: dict[str, str] = {info.slot: info.version or "?" for info in slots.slots()}
 

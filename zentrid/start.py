@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from zentrid.adapters.about import BootArguments, IdentityError, read_boot_arguments, read_identity, read_release
-from zentrid.adapters.bootstate import DiskBootStateStore
-from zentrid.core.bootstate import BootStateLostError, BootStateWriteError, Fault, add_fault, request_safe_mode
-from zentrid.core.names import SAFE_SLOT
-from zentrid.ports import Identity, Release
+from zentrid.core.bootstate import BootStateLostError, BootStateWriteError, factory_reset_done, request_safe_mode
+from zentrid.core.names import MAX_FAULTS, SAFE_SLOT
+from zentrid.factoryreset import EVERYTHING_DONE, UNCLEARED_NAME, early_notes
+from zentrid.ports import BootStateStore, Identity, Release
 
 log = logging.getLogger("zentrid")
 
@@ -43,17 +43,25 @@ def read_device() -> Device:
         return Device(boot, release, NO_IDENTITY, str(error))
 
 
-def restore_boot_state(store: DiskBootStateStore, device: Device, uptime_s: float, utc: str) -> None:
-    """Write a good boot state where the boot script found none, and record that as a fault."""
+def restore_boot_state(store: BootStateStore, device: Device) -> None:
+    """Write a good boot state where the boot script found none."""
     if not device.boot.state_lost:
         return
-    fault = Fault(
-        "state_lost", device.boot.slot, device.release.version, int(uptime_s), utc, "both copies were damaged"
-    )
     try:
-        store.update(lambda state: add_fault(state, fault))
+        store.update(lambda state: state)
     except BootStateWriteError as error:
         log.error("%s", error)
+
+
+def lost_state_is_news(device: Device, told: Path) -> bool:
+    """Tell, once in a boot however often the supervisor starts, that the boot state was lost. `told`: a mark in RAM."""
+    if not device.boot.state_lost or told.exists():
+        return False
+    try:
+        told.touch()
+    except OSError as error:
+        log.error("the mark %s cannot be set: %s", told, error.strerror)
+    return True
 
 
 def data_problem() -> str | None:
@@ -81,7 +89,39 @@ def safe_mode_reason(boot: BootArguments) -> str:
     return "Safe mode was asked for" if boot.why == "asked" else "No slot is left that boots"
 
 
-def ask_for_safe_mode(store: DiskBootStateStore, device: Device) -> bool:
+def safe_mode_is_over(store: BootStateStore, device: Device) -> bool:
+    """Tell whether a factory reset of everything, done at this start, has taken the reason of this safe mode away."""
+    if device.boot.slot != SAFE_SLOT or device.boot.why != "asked":
+        return False
+    if not any(note.startswith(EVERYTHING_DONE) for note in early_notes(EARLY)):
+        return False
+    try:
+        state = store.read()
+    except BootStateLostError:
+        return False
+    return not state.safemode and state.faults < MAX_FAULTS
+
+
+def late_clearing(store: BootStateStore) -> bool:
+    """Clear the request of a factory reset that early user space has done but could not clear; True: nothing is left to do.
+
+    It must not erase at the next start what was put in since.
+    """
+    mark = EARLY / UNCLEARED_NAME
+    try:
+        tier = int(mark.read_text()[:1])
+    except (OSError, ValueError):
+        return True
+    try:
+        store.update(lambda state: factory_reset_done(state) if state.factory_reset == tier else state)
+    except BootStateWriteError as error:
+        log.error("the factory reset is done, but its request still stands: %s", error)
+        return False
+    mark.unlink(missing_ok=True)
+    return True
+
+
+def ask_for_safe_mode(store: BootStateStore, device: Device) -> bool:
     """Damaged data is never wiped unasked: a release that was good before hands over to safe mode. True: restart now.
 
     A release on trial does not: it may be the reason, so its tries decide. Nor does a boot state that cannot be written,

@@ -90,6 +90,8 @@ class Supervisor:
     _facts: Facts = field(default_factory=Facts)
     _pulse_s: float = 0.0
     """When the pulse last came back, in seconds of uptime."""
+    _round_s: float = 0.0
+    """When the last round began, on the same clock: a round that never ends starves the watchdog too."""
     _steady_since_s: float | None = None
 
     def note_fault(self) -> None:
@@ -102,12 +104,15 @@ class Supervisor:
         start_s = self.clock.uptime_s()
         judge = Judge(self.policy())
         self._pulse_s = start_s
-        helpers = [asyncio.create_task(self._run_hooks()), asyncio.create_task(self._run_pulse())]
+        self._round_s = start_s
+        helpers = [
+            asyncio.create_task(work) for work in (self._run_hooks(), self._run_pulse(), self._run_feeder(start_s))
+        ]
         try:
             while True:
                 now_s = self.clock.uptime_s() - start_s
                 self._facts = self._gather()
-                self._feed(now_s)
+                self._round_s = self.clock.uptime_s()
                 judge = Judge(self.policy(), judge.well_since_s)
                 judge, self.decision = judge.step(self._facts, now_s)
                 if self.decision.verdict is Verdict.MARK_GOOD:
@@ -144,6 +149,12 @@ class Supervisor:
             self._pulse_s = self.clock.uptime_s()
             await asyncio.sleep(PULSE_EVERY_S)
 
+    async def _run_feeder(self, start_s: float) -> None:
+        """Feed in a task of its own: a round that waits for a slow disk must not starve a device that is well."""
+        while True:
+            self._feed(self.clock.uptime_s() - start_s)
+            await asyncio.sleep(STEP_S)
+
     async def _decay(self) -> None:
         if not faults_decay(self._steady_since_s, self.clock.uptime_s(), self.decay_s()):
             return
@@ -154,7 +165,7 @@ class Supervisor:
             log.error("the faults could not be forgotten: %s", error)
 
     def _feed(self, now_s: float) -> None:
-        pulse_age_s = self.clock.uptime_s() - self._pulse_s
+        pulse_age_s = self.clock.uptime_s() - min(self._pulse_s, self._round_s)
         if not may_feed_watchdog(self._facts, now_s, WATCHDOG_GRACE_S, pulse_age_s):
             log.error(
                 "the watchdog is not fed: %s",

@@ -160,10 +160,13 @@ class Scene:
         system = FileSystemInFile(self.folder / "mnt")
         system.cut_at, system.torn, system.failing = cut_at, torn, failing or {}
         self.carried_out = False
+        self.marked: list[int] = []
 
         reset = Reset(system, self.store, self.device, self.said.append)
         with suppress(PowerCut):
-            self.carried_out = carry_out(self.tier, lambda: reset, self.said.append, self.noted.append)
+            self.carried_out = carry_out(
+                self.tier, lambda: reset, self.said.append, self.noted.append, self.marked.append
+            )
         return system.done
 
     @property
@@ -183,7 +186,8 @@ class Scene:
         assert ("secret" in files(self.device, "/")) == keeps
         assert files(self.device, "/zentri") == (["journal.json", "settings.json"] if keeps else ["settings.json"])
         now = self.store.read()
-        assert now == replace(self.before, factory_reset=0, seq=now.seq), "only the request is cleared"
+        wanted = replace(self.before, factory_reset=0, seq=now.seq, safemode=self.before.safemode and keeps)
+        assert now == wanted, "only the request is cleared, and the safe mode that damaged data asked for"
 
 
 @pytest.fixture
@@ -270,8 +274,10 @@ def test_a_boot_state_that_cannot_be_written_is_told(scene: Callable[[int], Scen
     one.reset()
     assert not one.carried_out
     assert "done, but will be done again" in one.noted[0]
+    assert one.marked == [EVERYTHING], "the supervisor must know that only the request is left"
     one.store = good
     one.reset()
+    assert one.marked == []
     one.expect_done()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -51,6 +52,21 @@ class InitPower:
             except Exception as error:
                 log.error("restarting all the same: %s", str(error) or type(error).__name__)
         await self._command(REBOOT_COMMAND)
+
+    def reboot_now(self, why: str) -> None:
+        """Do the same for a process that is about to end: blocking, and it returns when init was told or nothing helps."""
+        self.going_down = True
+        log.warning("restarting: %s", why)
+        try:
+            self._store.update(clean_shutdown)
+        except BootStateWriteError as error:
+            log.error("restarting all the same: %s", error)
+        for command in (REBOOT_COMMAND, FORCED_COMMAND):
+            try:
+                if subprocess.run(command, timeout=ORDERLY_TIMEOUT_S, check=False).returncode == 0:
+                    return
+            except (OSError, subprocess.SubprocessError) as error:
+                log.error("%s: %s", " ".join(command), error)
 
     async def _overrule(self) -> None:
         await asyncio.sleep(ORDERLY_TIMEOUT_S)

@@ -363,5 +363,9 @@ def request_factory_reset(state: BootState, *, settings_only: bool = False) -> B
 
 
 def factory_reset_done(state: BootState) -> BootState:
-    """Clear the request for a factory reset: the last thing that one does."""
-    return replace(state, factory_reset=0)
+    """Clear the request for a factory reset: the last thing that one does.
+
+    One of everything also withdraws a request for safe mode, which only data that cannot be mounted makes: it is new now.
+    Eight faults are about the software, so they stay.
+    """
+    return replace(state, factory_reset=0, safemode=state.safemode and state.factory_reset != 1)

@@ -58,7 +58,7 @@ _SYSTEM: Final = (
         "a first boot after an update must be healthy within this time, else the board restarts", "180",
     ),
     Variable(
-        "system.watchdog.timeout", "sy w t", Int(5, 120, "s"), 30,
+        "system.watchdog.timeout", "sy w t", Int(15, 120, "s"), 30,
         "the hardware watchdog restarts the board after so long without a sign of life", "30",
     ),
     Variable(

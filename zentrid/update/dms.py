@@ -159,6 +159,7 @@ class DmsClient:
             woken = self._wake.is_set()
             self._wake.clear()
             looking = first_boot and not self.reached
+            contact.at_most(self._contact.interval_s())
             if contact.due(now_s()) and (looking or (self._regular and not self._busy())):
                 if await self._try(self._ask_for_commands, looking):
                     contact.succeeded(now_s(), self._contact.interval_s())

@@ -81,8 +81,8 @@ class Ledger:
             await self.finish(event, "failed", "interrupted", _INTERRUPTED, result=failure)
         elif event is Event.BOOTED_OLD:
             reason, detail = why_rolled_back(entry, boot)
+            await self._forget_faults(entry)  # before the journal closes: a cut in between repeats it
             await self.finish(event, "rolled_back", reason, detail, result=failure, failed_version=entry.to_version)
-            await self._forget_faults(entry)
         elif event is not None:
             await self.enter(event)
         if self.entry.state is State.CONFIRMING and running == self.entry.target and boot.good(running):

@@ -18,10 +18,17 @@ class Pace:
     def __init__(self, start_s: float) -> None:
         self._next_s = start_s
         self._pause_s = FIRST_PAUSE_S
+        self._worked_s: float | None = None
+        """When it last worked, if nothing has failed since."""
 
     def due(self, now_s: float) -> bool:
         """Tell whether it is time."""
         return now_s >= self._next_s
+
+    def at_most(self, interval_s: float) -> None:
+        """The interval has become shorter since it last worked: do not wait for the old one."""
+        if self._worked_s is not None and interval_s > 0:
+            self._next_s = min(self._next_s, self._worked_s + interval_s * (1 + JITTER))
 
     def left_s(self, now_s: float) -> float:
         """Return how long it is until then; may be infinite."""
@@ -30,6 +37,7 @@ class Pace:
     def succeeded(self, now_s: float, interval_s: float) -> None:
         """It worked: the next time is an interval from now, give or take a tenth."""
         self._next_s, self._pause_s = now_s + _about(interval_s), FIRST_PAUSE_S
+        self._worked_s = now_s
 
     def nothing_left(self) -> None:
         """It worked and there is no next time, until somebody says so."""
@@ -37,6 +45,7 @@ class Pace:
 
     def failed(self, now_s: float, *, grow: bool = True) -> None:
         """It did not work: again after a pause, which doubles with each failure up to a quarter of an hour."""
+        self._worked_s = None
         self._next_s = now_s + (_about(self._pause_s) if grow else FIRST_PAUSE_S)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S) if grow else FIRST_PAUSE_S
 

@@ -90,3 +90,18 @@ async def test_what_comes_before_may_fail_or_hang(told, monkeypatch, caplog):
     ]  # fmt: skip
     assert one._overruling is not None
     one._overruling.cancel()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_process_that_is_about_to_end_restarts_the_board_before_it_does(told, monkeypatch, broken):
+    store = Store(broken=broken)
+    InitPower(store).reboot_now("test")
+    assert told.read_text() == "orderly\n"
+    assert store.state.running is broken
+
+
+def test_init_that_refuses_or_hangs_is_overruled_at_once(told, monkeypatch):
+    monkeypatch.setattr(power, "REBOOT_COMMAND", ("/bin/sleep", "60"))
+    monkeypatch.setattr(power, "ORDERLY_TIMEOUT_S", 0.5)
+    InitPower(Store()).reboot_now("test")
+    assert told.read_text() == "forced\n"

@@ -37,7 +37,7 @@ class Sink:
         self.error: Exception | None = None
 
     async def __call__(self, explained: Explained) -> None:
-        cause = self.store.read().fault_records[-1].cause
+        cause = next((fault.cause for fault in reversed(self.store.read().fault_records)), "")
         self.told.append((explained, cause, len(names(self.folder))))
         if self.error is not None:
             raise self.error
@@ -97,10 +97,13 @@ async def test_a_report_that_fails_keeps_no_device_from_starting(folder: Path) -
     assert names(folder) == []
 
 
-async def test_words_that_belong_to_no_record_are_deleted(folder: Path) -> None:
+async def test_a_panic_that_left_no_record_is_reported_and_not_counted(folder: Path) -> None:
+    """Of the safe-mode system at eight faults, or of a release on trial at seven."""
     store = MemoryBootState(BootState())
-    before = store.read()
-    assert await explain_resets(store, Pstore(folder), FixedSlots(), Sink(store, folder), warm=True) == ()
+    before, sink = store.read(), Sink(store, folder)
+    [told] = await explain_resets(store, Pstore(folder), FixedSlots(), sink, warm=True)
+    assert (told.fault.cause, told.fault.slot) == ("panic", "?")
+    assert [one for one, _, _ in sink.told] == [told]
     assert store.read() is before, "nothing to write"
     assert names(folder) == []
 

@@ -202,6 +202,10 @@ def test_requests() -> None:
     assert bs.request_factory_reset(state).factory_reset == 1
     assert bs.request_factory_reset(state, settings_only=True).factory_reset == 2
     assert bs.factory_reset_done(bs.request_factory_reset(state)) == state
+    damaged = bs.BootState(safemode=True, faults=3)
+    assert not bs.factory_reset_done(bs.request_factory_reset(damaged)).safemode, "the data is new, its damage is over"
+    assert bs.factory_reset_done(bs.request_factory_reset(damaged)).faults == 3
+    assert bs.factory_reset_done(bs.request_factory_reset(damaged, settings_only=True)).safemode
 
 
 def test_a_release_on_trial_keeps_its_newest_seven_faults_and_never_gets_an_eighth():

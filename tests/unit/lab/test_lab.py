@@ -43,7 +43,7 @@ def test_a_step_that_does_not_hold_is_told_and_ends_the_story():
 
 def test_a_story_that_is_not_there(capsys: pytest.CaptureFixture[str]):
     assert main(["demo", "--story", "nope"]) == 2
-    assert "there is: update" in capsys.readouterr().err
+    assert "there are: update, safe-mode, factory-reset" in capsys.readouterr().err
 
 
 def _end_self(number: signal.Signals) -> None:

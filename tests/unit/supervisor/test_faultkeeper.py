@@ -110,6 +110,13 @@ def test_a_report_always_fits_the_outbox(text, module, frames, address):
     assert len(report["fault"]["frames"]) <= 32
 
 
+@pytest.mark.parametrize("count", [1, 590, 1024, 2000])
+def test_text_that_grows_in_json_is_cut_and_the_fault_still_reported(count):
+    fault = Fault("application", "a", "1.2.3", 1, "2026-11-25T12:00:00Z")
+    report = fault_report(fault, "1.2.3", fault.utc, [], "\U0001f525" * count)
+    assert len(json.dumps(report)) <= REPORT_BYTES
+
+
 def test_the_end_of_a_long_text_is_kept():
     assert printable_tail("a" * 5000 + "\x1b[31mthe end\n", 12) == "?[31mthe end\n"[-12:]
     assert printable_tail("ü" * 10, 5) == "üü"

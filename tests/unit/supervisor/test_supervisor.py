@@ -218,3 +218,27 @@ async def test_a_boot_that_is_not_healthy_forgets_nothing(quick):
     task = asyncio.create_task(boss.run())
     await until(lambda: world.uptime > 100, task)
     assert world.calls == []
+
+
+async def test_a_slow_round_does_not_starve_the_watchdog_and_one_that_never_ends_does(quick, monkeypatch):
+    monkeypatch.setattr("zentrid.supervisor.WATCHDOG_GRACE_S", 1)
+    slow = asyncio.Event()
+
+    class Slow(World):
+        async def on_healthy(self):
+            self.calls.append("marking")
+            await slow.wait()
+
+    world = Slow()
+    boss = supervisor(world)
+    task = asyncio.create_task(boss.run())
+    async with asyncio.timeout(10):
+        while not world.calls:
+            await asyncio.sleep(0.005)
+    fed = world.fed
+    async with asyncio.timeout(10):
+        while world.fed < fed + 3:
+            await asyncio.sleep(0.005)
+    await until_quiet(world)
+    slow.set()
+    await until(lambda: boss.good, task)

@@ -89,3 +89,14 @@ def test_intervals_are_not_all_the_same() -> None:
     assert made.due(1331)
     made.nothing_left()
     assert not made.due(1e12)
+
+
+def test_a_shorter_interval_holds_at_once() -> None:
+    made = pace.Pace(0)
+    made.succeeded(1000, 86_400)
+    made.at_most(60)
+    assert made.left_s(1000) <= 66
+    made.failed(1000)
+    left_s = made.left_s(1000)
+    made.at_most(1)
+    assert made.left_s(1000) == left_s, "the pauses after a failure are not for the interval to shorten"

@@ -192,5 +192,6 @@ async def test_a_fault_and_a_factory_reset(tmp_path: Path, fleet_dir: Path, dms:
     assert done == [(ServerCommand(asked["id"], "factory_reset", settings_only=True), "accepted")]
     assert (facts["claimed"], facts["owner"]) == ("1", demo["user"])
     faults = (await asyncio.to_thread(api, dms, "GET", f"devices/{uuid}/faults"))["faults"]
-    assert [fault["backtrace"] for fault in faults] == [["#0 crash_now+0x8 (sample.c:5) in sample-arm"]] * 2
+    line = f"#0 crash_now+0x8 (sample.c:5) in sample-arm [build-id {sample.build_id[:8]}]"
+    assert [fault["backtrace"] for fault in faults] == [[line]] * 2
     assert (await asyncio.to_thread(api, dms, "GET", "symbols"))["total"] == 1

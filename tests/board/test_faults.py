@@ -25,7 +25,7 @@ def healthy(board: BoardFactory, world: World, tmp_path) -> WatchedBoard:
     one.up()
     one.wait_for_answer()
     one.send("set system.boot.healthy_after 1").expect_ok()
-    one.send("set system.watchdog.timeout 10").expect_ok()
+    one.send("set system.watchdog.timeout 15").expect_ok()
     one.send("save").expect_ok()
     one.wait_for_healthy()
     return one

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.board, pytest.mark.timeout(600)]
 
 MAIN = "/usr/lib/python3/dist-packages/zentrid/__main__.py"
 COMPILED = "/usr/lib/python3/dist-packages/zentrid/__pycache__/__main__.cpython-313.pyc"
-TIMEOUT_S = 10
+TIMEOUT_S = 15
 RESET_WITHIN_S = 150.0
 
 SPOILED = """
@@ -78,13 +78,6 @@ def test_a_supervisor_that_hangs_inside_is_an_exception_and_the_board_is_back(qu
         quick.wait_for_console(r"zentri: warm=1 exception=1 faults=1", timeout_s=RESET_WITHIN_S)
         quick.wait_for_healthy()
     assert "hang" in quick.send("faults_print").body
-
-
-def test_a_stopped_supervisor_is_an_exception_and_the_board_is_back(quick: WatchedBoard):
-    with quick.expecting("reset"):
-        quick.succeed("kill -STOP $(cat /run/zentrid/alive)")
-        quick.wait_for_console(r"zentri: warm=1 exception=1 faults=1", timeout_s=RESET_WITHIN_S)
-        quick.wait_for_healthy()
 
 
 def test_a_shutdown_that_hangs_ends_in_a_reset(quick: WatchedBoard):

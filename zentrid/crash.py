@@ -42,6 +42,9 @@ HARD_LIMIT_S: Final = 15
 CPU_LIMIT_S: Final = 10
 MAX_ADDRESS_SPACE_BYTES: Final = 192 * 1024 * 1024
 MAX_OPEN_FILES: Final = 16
+NICENESS: Final = 10
+OOM_SCORE: Final = 500
+"""When the board is short of memory, this process goes long before the supervisor."""
 
 
 class _Pipe:
@@ -76,10 +79,26 @@ def open_result(folder: Path, pid: int) -> int:
     """Make the result file of a process and return its descriptor; the oldest results give way."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / f"{pid}.json").unlink(missing_ok=True)
-    there = sorted(folder.glob("*.json"), key=lambda path: path.lstat().st_mtime_ns)
+    there = sorted(folder.glob("*.json"), key=_age)
     for path in there[: max(0, len(there) - MAX_RESULTS + 1)]:
         path.unlink(missing_ok=True)
     return os.open(folder / f"{pid}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _age(path: Path) -> int:
+    """Return when a result was written; what another reader has just removed comes first."""
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def give_way() -> None:
+    """Let everything else go first: a program may crash as often and as many times at once as it likes."""
+    with suppress(OSError):
+        os.nice(NICENESS)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def confine() -> None:
@@ -123,6 +142,7 @@ def frames_of(fd: int, limit_s: float = READ_LIMIT_S) -> tuple[tuple[Frame, ...]
 
 def main(words: Sequence[str], folder: Path = FOLDER) -> int:
     """Write the result of one crash. The core is standard input, which stays open until the result is written."""
+    give_way()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(HARD_LIMIT_S)
     # The kernel gives no other descriptors: without these the result file would get the number of standard error.

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 
@@ -137,6 +137,31 @@ def test_only_so_many_results_are_kept(tmp_path):
         os.utime(tmp_path / f"crash/{pid}.json", (pid, pid))
     names = sorted(path.stem for path in (tmp_path / "crash").iterdir())
     assert names == [str(pid) for pid in range(114, 130)]
+
+
+def test_a_result_that_another_reader_has_just_removed_is_no_error(tmp_path):
+    class Folder(PosixPath):
+        def glob(self, pattern):
+            return [*super().glob(pattern), self / "gone.json"]
+
+    os.close(crash.open_result(Folder(tmp_path), 7))
+    assert (tmp_path / "7.json").exists()
+
+
+def test_it_gives_way_to_everything_else(start, tmp_path):
+    program = start()
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "crash/77.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert os.getpriority(os.PRIO_PROCESS, program.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+    assert Path(f"/proc/{program.pid}/oom_score_adj").read_text() == "500\n"
+    assert feed(program, small_core()) == 0
+
+
+def test_few_are_looked_at_at_once():
+    lines = (TOP / "rootfs_overlay/etc/init.d/rcS").read_text().splitlines()
+    assert "echo 2 > /proc/sys/kernel/core_pipe_limit" in lines
 
 
 def test_a_result_of_an_older_process_of_that_number_gives_way(tmp_path):

@@ -25,7 +25,8 @@ DRAIN_TIMEOUT_S: Final = 1.0
 KILL_TIMEOUT_S: Final = 5.0
 FLOOD_PAUSE_S: Final = 0.02
 """Between two reads in a flood, so that reading it away costs little."""
-READ_BYTES: Final = 64 * 1024
+READ_BYTES: Final = 16 * 1024
+"""So much of the output is looked at in one go."""
 _MAX_ANSWER_BYTES: Final = 4096
 _STEP_S: Final = 0.05
 
@@ -76,8 +77,13 @@ class AppProcess:
     @staticmethod
     async def start(launch: Launch, cage: Cage, keep: Callable[[Sequence[str]], None]) -> AppProcess:
         """Start it; `keep` gets the lines of its output that are kept. Raises StartError; nothing runs then."""
-        output_read, output_write = os.pipe()
-        status_read, status_write = os.pipe()
+        output_read, output_write = _make_pipe()
+        try:
+            status_read, status_write = _make_pipe()
+        except StartError:
+            os.close(output_read)
+            os.close(output_write)
+            raise
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", CHILD, _order(launch, cage, status_write),
@@ -87,20 +93,33 @@ class AppProcess:
         except OSError as error:
             os.close(output_read)
             os.close(status_read)
-            raise StartError(CANNOT_RUN, f"the device has no room for another process ({error.strerror})") from error
+            raise _no_room(error) from error
         finally:
             os.close(output_write)
             os.close(status_write)
-        made = AppProcess(launch.name, process, cage, output_read, keep)
+        return await AppProcess._begin(launch.name, process, cage, (output_read, status_read), keep)
+
+    @staticmethod
+    async def _begin(
+        name: str,
+        process: asyncio.subprocess.Process,
+        cage: Cage,
+        fds: tuple[int, int],
+        keep: Callable[[Sequence[str]], None],
+    ) -> AppProcess:
+        """Wait until the child has become the application. Nobody reads its output before: first comes that it runs."""
+        output_fd, status_fd = fds
         try:
-            answer = await _answer(status_read)
+            answer = await _answer(status_fd)
+        except OSError as error:
+            answer = _no_room(error)
         except BaseException:
-            await made.end(0)
+            await AppProcess(name, process, cage, output_fd, keep).end(0)
             raise
+        made = AppProcess(name, process, cage, output_fd, keep)
         if answer is not None:
             await made.end(0)
             raise answer
-        made.started_s = time.monotonic()
         return made
 
     @property
@@ -155,9 +174,11 @@ class AppProcess:
                     continue
                 if not data:
                     return
-                self._keep(self.output.feed(data, time.monotonic()))
-                if self.output.flooded:
-                    await asyncio.sleep(FLOOD_PAUSE_S)
+                since_s = time.monotonic()
+                self._keep(self.output.feed(data, since_s))
+                # Half of the time at most: what else the supervisor does comes between.
+                took_s = time.monotonic() - since_s
+                await asyncio.sleep(max(took_s, FLOOD_PAUSE_S) if self.output.flooded else took_s)
         finally:
             self._keep(self.output.end(time.monotonic()))
             transport.close()
@@ -174,11 +195,29 @@ def _order(launch: Launch, cage: Cage, status_fd: int) -> str:
     )  # fmt: skip
 
 
+def _no_room(error: OSError) -> StartError:
+    return StartError(CANNOT_RUN, f"the device has no room for another process ({error.strerror})")
+
+
+def _make_pipe() -> tuple[int, int]:
+    """Return both ends of a new pipe. Raises StartError."""
+    try:
+        return os.pipe()
+    except OSError as error:
+        raise _no_room(error) from error
+
+
 async def _open_pipe(fd: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    """Read from `fd`, which is closed with the transport, or now. Raises OSError."""
     reader = asyncio.StreamReader(READ_BYTES)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
-    )
+    file = os.fdopen(fd, "rb", 0)
+    try:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), file
+        )
+    except BaseException:
+        file.close()
+        raise
     return reader, transport
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import pwd
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from zentrid.adapters.appprocess import AppProcess, Launch, StartError
+from zentrid.adapters.apphold import HoldMark
+from zentrid.adapters.applaunch import prepare
+from zentrid.adapters.appprocess import AppProcess, StartError
 from zentrid.adapters.cgroup import Cage, Cgroup
-from zentrid.adapters.packages import find_package, list_packages
+from zentrid.adapters.packages import list_packages
 from zentrid.adapters.ringfile import RingFile
 from zentrid.core.apps import (
     CANNOT_RUN,
-    NOT_FOUND,
-    AppCommand,
     AppError,
     AppInfo,
     AppLimits,
@@ -35,6 +33,8 @@ FOLDERS: Final = (Path("/data/zentri/apps"), Path("/usr/share/zentri/apps"))
 """Where packages are; the first one that has a name wins."""
 HOME: Final = Path("/data/zentri/appdata")
 LOG_PATH: Final = Path("/data/zentri/log/app.log")
+HOLD: Final = Path("/run/zentrid/app-held")
+"""Lasts as long as the board runs: it tells the next supervisor of `app stop`."""
 ACCOUNT: Final = "zentri-app"
 STOP_TIMEOUT_S: Final = 5.0
 WRITE_EVERY_S: Final = 2.0
@@ -62,11 +62,13 @@ class AppRunner:
         cage: Cage | None = None,
         account: str | None = ACCOUNT,
         home: Path = HOME,
+        hold: Path = HOLD,
         going_down: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take the folders with packages, the log, the limits for the next start, and who hears of ends and keeps cores.
 
         `account` None: run as the supervisor's own user. `going_down`: the board is being restarted, so no end counts.
+        `hold`: the file that keeps `app stop` over a restart of the supervisor.
         """
         self._folders = tuple(folders)
         self._ring = ring
@@ -76,6 +78,7 @@ class AppRunner:
         self._cage: Cage = cage or Cgroup()
         self._account = account
         self._home = home
+        self._mark = HoldMark(hold)
         self._going_down = going_down
         self._setting = ""
         self._held = False
@@ -99,10 +102,15 @@ class AppRunner:
         """Adopt `system.boot.app`; the same command again changes nothing, another one takes the place of the old."""
         if command == self._setting:
             return
+        first = self._task is None and not self._setting
         self._setting = command
+        if first and self._mark.holds(command):  # by the supervisor before this one
+            self._held = True
+            return
         self._begin_anew()
 
     def _begin_anew(self) -> None:
+        self._mark.lift()
         self._held = self._lived = self._told_failure = False
         self._backoff, self._restarts, self._problem = Backoff(), 0, ""
         if self._task is not None:
@@ -135,6 +143,7 @@ class AppRunner:
         """End it until `start`, another setting or a restart of the board; return a sentence. Raises AppError."""
         self._must_supervise()
         self._held = True
+        self._mark.set(self._setting)
         await self._until_answered(self._ask())
         return f"{self.name} is stopped; 'app start' or a restart of the device starts it."
 
@@ -239,10 +248,15 @@ class AppRunner:
         name = self.name
         try:
             limits = self._limits()
-            launch = await asyncio.to_thread(self._prepare, limits)
+            launch = await asyncio.to_thread(
+                prepare, self._setting, self._folders, limits, self._cage, account=self._account, home=self._home
+            )
             process = await AppProcess.start(launch, self._cage, lambda lines: self._ring.add("app", lines))
         except StartError as error:
             await self._cannot_start(name, error, number)
+            return
+        except OSError as error:  # whatever the system refuses must not end the supervisor
+            await self._cannot_start(name, StartError(CANNOT_RUN, f"the device refuses it ({error})"), number)
             return
         self._process = process
         self._told_failure = False
@@ -343,54 +357,3 @@ class AppRunner:
             await asyncio.sleep(WRITE_EVERY_S)
             if self._ring.pending:
                 await asyncio.to_thread(self._ring.flush)
-
-    # --- before a start, in a thread ------------------------------------------------------------------------------
-    def _prepare(self, limits: AppLimits) -> Launch:
-        """Find the program, make its folder and its cage. Raises StartError."""
-        try:
-            command = parse_command(self._setting)
-        except AppError as error:
-            raise StartError(CANNOT_RUN, str(error)) from error
-        if command is None:
-            raise StartError(NOT_FOUND, "none is set any more")
-        argv, folder = self._program(command)
-        try:
-            ids = self._ids()
-            self._make_home(ids)
-            self._cage.prepare(limits)
-        except OSError as error:
-            raise StartError(CANNOT_RUN, f"it cannot be confined ({error})") from error
-        environment = {
-            "PATH": "/usr/bin:/bin", "HOME": str(self._home), "USER": self._account or "", "LANG": "C.UTF-8",
-            "TMPDIR": "/tmp",  # noqa: S108 - a folder for everybody is what it is
-            "PYTHONUNBUFFERED": "1",  # else the last lines before a crash would be lost
-            "ZENTRI_APP": command.name, "ZENTRI_APP_DIR": str(folder),
-        }  # fmt: skip
-        return Launch(command.name, argv, environment, self._home, ids, limits.files)
-
-    def _program(self, command: AppCommand) -> tuple[tuple[str, ...], Path]:
-        if command.is_path:
-            return (command.target, *command.arguments), Path(command.target).parent
-        try:
-            found = find_package(self._folders, command.target)
-        except AppError as error:
-            raise StartError(CANNOT_RUN, str(error)) from error
-        if found is None:
-            places = " or ".join(str(folder) for folder in self._folders)
-            raise StartError(NOT_FOUND, f"there is no application called {command.target} in {places}")
-        package, folder = found
-        return (str(folder / package.command[0]), *package.command[1:], *command.arguments), folder
-
-    def _ids(self) -> tuple[int, int] | None:
-        if self._account is None:
-            return None
-        try:
-            entry = pwd.getpwnam(self._account)
-        except KeyError:
-            raise OSError(f"there is no user {self._account}") from None
-        return entry.pw_uid, entry.pw_gid
-
-    def _make_home(self, ids: tuple[int, int] | None) -> None:
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if ids is not None and self._home.lstat().st_uid != ids[0]:
-            os.chown(self._home, *ids, follow_symlinks=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,9 +16,19 @@ def find_package(folders: Sequence[Path], name: str) -> tuple[Package, Path] | N
     """Return the first package called `name`, and its folder; None if no folder has one. Raises AppError if it is bad."""
     for top in folders:
         folder = top / name
-        if folder.is_dir():
+        if _is_folder(folder):
             return read_package(folder), folder
     return None
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether it is a folder. Raises AppError if the disk does not say: then it is no reason to take the next one."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise AppError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def read_package(folder: Path) -> Package:

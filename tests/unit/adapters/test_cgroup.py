@@ -61,6 +61,13 @@ def test_counts_are_read(top):
     assert cage.ran_out_of_memory()
 
 
+def test_what_cannot_be_ended_is_told_and_raises_nothing(top, monkeypatch):
+    monkeypatch.setattr("zentrid.adapters.cgroup.EMPTY_TIMEOUT_S", 0.1)
+    (top / "app" / "cgroup.kill").mkdir(parents=True)
+    (top / "app" / "cgroup.events").write_text("populated 1\n")
+    assert Cgroup(top / "app").kill() is False
+
+
 def test_what_does_not_end_keeps_the_next_from_starting(top, monkeypatch):
     monkeypatch.setattr("zentrid.adapters.cgroup.EMPTY_TIMEOUT_S", 0.1)
     (top / "app").mkdir()

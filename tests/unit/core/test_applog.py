@@ -1,5 +1,6 @@
 """Output becomes whole, clean lines; a flood is cut, counted and told once."""
 
+from zentrid.core import applog
 from zentrid.core.applog import MAX_LINE_BYTES, TAIL_BYTES, WINDOW_BYTES, WINDOW_S, OutputLines, clean
 
 
@@ -60,3 +61,51 @@ def test_the_end_tells_of_a_flood_and_keeps_the_last_words():
     lines.feed(b"x\n" * 10_000 + b"last words\n", 0)
     assert "were not kept" in lines.end(1)[-1]
     assert lines.tail.endswith("\nlast words")
+
+
+def test_beyond_the_bound_lines_are_counted_and_not_looked_at(monkeypatch):
+    looked_at = []
+
+    def noted(line):
+        looked_at.append(line)
+        return clean(line)
+
+    monkeypatch.setattr(applog, "clean", noted)
+    lines = OutputLines()
+    kept = [line for _ in range(16) for line in lines.feed(b"\n" * 65_536, 0)]
+    assert len(looked_at) == len(kept) + 1 <= WINDOW_BYTES // 32 + 1
+    left = 16 * 65_536 - len(kept)
+    assert lines.end(1) == [f"[{left} more lines, {left} bytes, were not kept]"]
+
+
+def test_a_line_over_several_reads_of_a_flood_counts_once():
+    lines = OutputLines()
+    kept = lines.feed(b"x\n" * 10_000, 0)
+    for part in (b"be", b"gin", b"ning\nhalf"):
+        assert lines.feed(part, 1) == []
+    assert lines.feed(b" done\n", WINDOW_S) == [
+        f"[{10_001 - len(kept)} more lines, {2 * (10_000 - len(kept)) + 10} bytes, were not kept]",
+        "half done",
+    ]
+
+
+def test_a_flood_without_a_line_end_takes_no_memory():
+    lines = OutputLines()
+    for _ in range(100):
+        lines.feed(b"x" * 10_000, 0)
+    assert len(lines._rest) <= MAX_LINE_BYTES
+    [*_, told] = lines.end(1)
+    dropped = 1_000_000 - WINDOW_BYTES // (MAX_LINE_BYTES + 32) * MAX_LINE_BYTES
+    assert told == f"[{dropped // MAX_LINE_BYTES} more lines, {dropped} bytes, were not kept]"
+
+
+def test_the_tail_is_whole_lines_and_bounded_where_text_grows():
+    lines = OutputLines()
+    lines.feed(b"".join(b"%04d\n" % number for number in range(5000)), 0)
+    assert lines.tail == "\n".join(f"{number:04}" for number in range(5000 - TAIL_BYTES // 5, 5000))
+    lines.feed(b"\xff" * 900 + b"\n" + b"\xff" * 900 + b"\nend", 1)
+    assert lines.tail.split("\n")[1:] == ["end"]
+    assert len(lines.tail.encode()) <= TAIL_BYTES
+    lines.feed(b"y" * 10_000 + b"\n", 1)
+    assert set(lines.tail) == {"y", "\n"}
+    assert 3000 < len(lines.tail) <= TAIL_BYTES

@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from dms_server.db import Database
 from dms_server.faults.models import Fault
-from dms_server.faults.reader import Reader, UnreadableError
+from dms_server.faults.reader import NotNowError, Reader, UnreadableError
 from dms_server.faults.symbols import Symbols
 
 log = structlog.get_logger()
@@ -79,6 +79,9 @@ class Backtraces:
             places = list(frames)[:FRAMES_AT_ONCE]
             try:
                 reading = await self._reader.read(self._symbols.path(sha256), [frames[place] for place in places])
+            except NotNowError as error:  # not kept: the next look tries again
+                log.warning("symbol_file_not_read_now", problem=str(error))
+                continue
             except UnreadableError as error:
                 log.warning("symbol_file_unreadable", sha256=sha256, problem=str(error))
                 found |= {place: _bare(frames[place], f"its symbol file cannot be used: {error}") for place in places}

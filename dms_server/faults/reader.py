@@ -39,6 +39,10 @@ class UnreadableError(Exception):
     """The file could not be read within the limits; the sentence says why."""
 
 
+class NotNowError(UnreadableError):
+    """The server could not read the file this time: out of time, memory or disk. Another time it may."""
+
+
 class Reader:
     """Reads symbol files, few at a time."""
 
@@ -48,7 +52,11 @@ class Reader:
     async def read(self, path: Path, frames: Sequence[dict[str, Any]] = ()) -> Reading:
         """Return build-id and lines of the file at `path`. Raises UnreadableError."""
         async with self._turns:
-            raw = await asyncio.to_thread(_run, path, json.dumps(list(frames)).encode())
+            try:
+                raw = await asyncio.to_thread(_run, path, json.dumps(list(frames)).encode())
+            except OSError as error:
+                log.warning("symbol_file_reader_not_started", error=str(error))
+                raise NotNowError("the server cannot read it now; look again later") from error
         return _parse(raw, len(frames))
 
 
@@ -68,13 +76,14 @@ def _run(path: Path, request: bytes) -> bytes:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UnreadableError("reading it takes too long") from error
+            raise NotNowError("reading it takes too long") from error
         if done.returncode != 0:
             complaints.seek(0)
             text = complaints.read(OUTPUT_MAX_BYTES).decode("utf-8", "replace")[-COMPLAINT_MAX_CHARS:]
             log.warning("symbol_file_reader_failed", file=path.name, status=done.returncode, complaint=text)
-            why = "takes too long" if done.returncode < 0 else "failed"
-            raise UnreadableError(f"reading it {why}")
+            if done.returncode < 0:
+                raise NotNowError("reading it takes too long")
+            raise UnreadableError("reading it failed")
         output.seek(0)
         return output.read(OUTPUT_MAX_BYTES)
 

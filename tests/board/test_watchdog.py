@@ -38,7 +38,6 @@ def exception(one):
     async def fail():
         await asyncio.sleep(8)
         return {}["no such key"]
-    one._spawn_failing = fail
     async def keep_in_touch(**_):
         await fail()
     one.manager.dms.keep_in_touch = keep_in_touch
@@ -92,6 +91,7 @@ def test_a_shutdown_that_hangs_ends_in_a_reset(quick: WatchedBoard):
 
 def test_an_exception_in_the_supervisor_is_recorded_and_it_starts_again(quick: WatchedBoard):
     start_spoiled(quick, "exception")
+    quick.wait_until_succeeds("test -e /run/zentrid/alive")  # the spoiled one has read its program
     quick.succeed(f"umount {MAIN} {COMPILED}")
     quick.wait_until_succeeds("grep -q 'no such key' /run/zentrid/zentrid.log", timeout_s=60)
     body = quick.wait_for_answer().body

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from zentrid.core.bootstate import BootStateWriteError, clean_shutdown
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 REBOOT_COMMAND: Final = ("/usr/sbin/reboot",)
 FORCED_COMMAND: Final = ("/usr/sbin/reboot", "-f")
 ORDERLY_TIMEOUT_S: Final = 20.0
+COMMAND_TIMEOUT_S: Final = 5.0
 BEFORE_TIMEOUT_S: Final = 3.0
 
 
@@ -75,6 +77,9 @@ class InitPower:
     @staticmethod
     async def _command(command: Sequence[str]) -> None:
         try:
-            await asyncio.create_subprocess_exec(*command)
+            process = await asyncio.create_subprocess_exec(*command)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    await process.wait()  # it has told init when it ends
         except OSError as error:
             log.error("%s cannot be started: %s", " ".join(command), error)

@@ -2,7 +2,7 @@
 
 Source of the format: U-Boot's `env export -c -s 0x1000`: a little-endian CRC32 over the other 4092 bytes, then
 `name=value` entries ended by NUL, a further NUL, zero padding. Numbers are hexadecimal without a prefix, as the
-script's `setexpr` writes them; only `boot_floor` has one. Pure: reading and writing is the business of the adapter.
+script's `setexpr` writes them. Pure: reading and writing is the business of the adapter.
 """
 
 from __future__ import annotations
@@ -157,13 +157,16 @@ def decode(copy: bytes) -> BootState:
 def newest(copy0: bytes, copy1: bytes) -> tuple[BootState, int]:
     """Return the newest valid state and the number of its copy (0 or 1).
 
-    On equal `seq` copy 1 counts, as in the boot script. Raises BootStateLostError when neither copy is valid.
+    On equal `seq` copy 1 counts, and one without a usable number is none, as in the boot script. Raises BootStateLostError
+    when neither copy is valid.
     """
     best: tuple[BootState, int] | None = None
     for number, copy in enumerate((copy0, copy1)):
         try:
             state = decode(copy)
         except CorruptCopyError:
+            continue
+        if not 0 < state.seq < _MAX_SEQ:
             continue
         if best is None or state.seq >= best[0].seq:
             best = (state, number)
@@ -187,7 +190,7 @@ def _to_text(state: BootState) -> dict[str, str]:
         "safemode": str(int(state.safemode)),
         "factory_reset": str(state.factory_reset),
         "floor": "{}.{}.{}".format(*state.floor),
-        "boot_floor": f"0x{encode_version(state.boot_floor):08x}",
+        "boot_floor": f"{encode_version(state.boot_floor):08x}",
     }
     for number, fault in enumerate(state.fault_records[-MAX_FAULTS:]):
         values[f"fault_{number}"] = _fault_to_text(fault)

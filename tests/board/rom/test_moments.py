@@ -125,7 +125,10 @@ def test_a_boot_state_with_one_variable_has_defaults_for_the_others(machine: Rom
 
 
 @pytest.mark.parametrize("name", names.BOOTSTATE_VARS)
-@pytest.mark.parametrize("value", ["1 init=/bin/sh", '2;echo smuggled;"$(x)" ${main}'])
+@pytest.mark.parametrize(
+    "value",
+    ["1 init=/bin/sh", '2;echo smuggled;"$(x)" ${main}', "1 root=/dev/vda9 init=/bin/sh' x'", "*ffffffffffffff00", "'"],
+)
 def test_no_value_of_the_boot_state_becomes_a_command_or_a_kernel_argument(
     machine: RomMachine, contents: Contents, name: str, value: str
 ):
@@ -140,6 +143,28 @@ def test_no_value_of_the_boot_state_becomes_a_command_or_a_kernel_argument(
     assert found.keys() == appended("a", 1, "slot").keys()
     assert found[names.ARG_RESET] == "0"
     assert "smuggled" not in seen.console.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seq", "7fffffffffffffff"), ("seq", "3fffffffffffffff"), ("seq", "1 x"), ("seq", "*0"),
+        ("BOOT_A_LEFT", "ffffffff"), ("BOOT_A_GOOD", "'"), ("faults", "*ffffffffffffff00"), ("running", "2' x'"),
+    ],
+)  # fmt: skip
+def test_no_value_of_the_boot_state_keeps_a_sick_slot_for_ever(
+    machine: RomMachine, contents: Contents, name: str, value: str
+):
+    set_up(machine, contents, _before())
+    for number in (0, 1):
+        machine.write_copy(number, _raw(**{"seq": "5", "last": "a", name: value}))
+    started, ram = [], Ram()
+    for _ in range(12):  # whatever starts panics
+        machine.begin(warm=True, ram=ram)
+        seen = machine.finish()
+        ram = seen.ram
+        started.append((arguments_seen(seen.console) or {})[names.ARG_SLOT])
+    assert set(started) == {"a", "b", "r"}
 
 
 # --- the watchdog --------------------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ async def test_a_release_that_waits_to_be_read_is_not_taken_for_a_lost_one(scene
     begin_s = time.monotonic() - HOLD_S + 0.3
     scene.library.button.edge(high=True, at_s=begin_s)
     await scene.until(lambda: scene.library.lit)
-    scene.library.button.edge(high=False, at_s=begin_s + HOLD_S, noticed=False)
+    scene.library.button.edge(high=False, at_s=begin_s + HOLD_S + 0.01, noticed=False)
     await scene.until(lambda: scene.resets == 1)
 
 

@@ -55,12 +55,17 @@ async def test_init_is_asked_and_then_overruled(told, broken):
     assert one.going_down
     assert store.state.running is broken
     await until_told(told, "orderly\nforced\n")
+    assert one._overruling is not None
+    await one._overruling
 
 
 async def test_a_command_that_cannot_be_started_does_not_keep_the_other_from_it(told, monkeypatch):
     monkeypatch.setattr(power, "REBOOT_COMMAND", ("/nonexistent",))
-    await InitPower(Store()).reboot("test")
+    one = InitPower(Store())
+    await one.reboot("test")
     await until_told(told, "forced\n")
+    assert one._overruling is not None
+    await one._overruling
 
 
 async def test_what_comes_before_may_fail_or_hang(told, monkeypatch, caplog):

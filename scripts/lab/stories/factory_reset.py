@@ -75,8 +75,8 @@ class FactoryResetStory(Story):
         """In the boot script, so it works whatever is in the slots."""
         with self.tell.step("the button held for 5 s at power-up; the lamp blinks, then stays lit: factory reset"):
             self.board.power_cut()
-            with self.board.button_held():
-                self.board.power_on()
+            self.board.power_on()
+            with self.board.button_held():  # long before the boot script looks
                 self.board.wait_for_led(on=True)
                 self.board.wait_for_led(on=False)
                 self.board.wait_for_console("factory reset asked for by the button", BOOT_TIMEOUT_S)

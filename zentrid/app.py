@@ -127,7 +127,7 @@ class App:
             on_trial=lambda: self.manager.on_trial, posted=self._posted,
         )  # fmt: skip
         self.faults.heard = self.supervisor.note_fault
-        self.faults.on_eighth = lambda: self._spawn(self.power.reboot("eight faults: safe mode is next"))
+        self.faults.on_eighth = lambda: self._spawn(self.power.reboot("eight faults: safe mode is next", at_once=True))
         self.alive = AliveMark(RUN / "alive")
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -63,6 +63,7 @@ def ensure_key(keys: Path) -> None:
 def kernel_arguments(slot: names.SlotName, tree: HashTree) -> str:
     """Return the kernel arguments of a slot: its verified root, made by the kernel itself (Linux, dm-init.rst, verity.rst).
 
+    `panic=-1`: restart at once; what the kernel said is in RAM already.
     `gpt`: without it Linux never looks at the second partition table, and one damaged sector would hang every slot for ever.
     """
     part = f"PARTUUID={names.partition(f'rootfs_{slot}').partuuid}"
@@ -71,7 +72,7 @@ def kernel_arguments(slot: names.SlotName, tree: HashTree) -> str:
         f"{tree.n_blocks} {tree.n_blocks} sha256 {tree.root.hex()} - 1 restart_on_corruption"
     )
     return (
-        "console=ttyAMA0 panic=1 gpt root=/dev/dm-0 rootfstype=erofs ro rootwait loglevel=2 printk.time=1 i6300esb.heartbeat=60 "
+        "console=ttyAMA0 panic=-1 gpt root=/dev/dm-0 rootfstype=erofs ro rootwait loglevel=2 printk.time=1 i6300esb.heartbeat=60 "
         f'dm-mod.waitfor={part} dm-mod.create="{table}"'
     )
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.board, pytest.mark.timeout(600)]
 SEVEN = tuple(Fault("panic", "a", "1.0.0", 10 + n, "2026-11-01T10:00:00Z") for n in range(7))
 EIGHTH_TO_PROMPT_S = 8.0
 """What the design promises on an idle host."""
-BUSY = 3.0
+BUSY = 2.0
 """How much slower the machine that runs the tests may be."""
 
 
@@ -87,8 +87,12 @@ def test_the_eighth_end_of_the_application_restarts_into_safe_mode_by_itself(col
     with cold.expecting("reset"):
         cold.mark()
         cold.send("set system.boot.app /bin/false").expect_ok()
+        began_s = time.monotonic()  # it ends a moment later
         cold.wait_for_console("zentri: warm=1 exception=0 faults=8")
         cold.wait_for_console("SAFEMODE> ")
+        took_s = time.monotonic() - began_s
+        print(f"the application's eighth end to SAFEMODE>: {took_s:.1f} s")
+    assert took_s < EIGHTH_TO_PROMPT_S * BUSY
     assert "exit code 1" in cold.send("faults_print").body.splitlines()[-1]
     refused = cold.send("app start")
     assert not refused.ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -32,9 +33,10 @@ class InitPower:
         self.before: list[Callable[[], Awaitable[None]]] = []
         """What is awaited before init is asked: afterwards the data partition is read-only."""
 
-    async def reboot(self, why: str) -> None:
+    async def reboot(self, why: str, *, at_once: bool = False) -> None:
         """Clear `running`, so that the next boot is no exception, and ask init for a restart.
 
+        `at_once`: write out what is in memory and restart without init, which would give every process its seconds.
         A boot state that cannot be written does not keep the board from restarting: it may count one exception too many.
         Init that does not end the system in time is overruled; behind both stands the watchdog.
         """
@@ -53,7 +55,9 @@ class InitPower:
                     await step()
             except Exception as error:
                 log.error("restarting all the same: %s", str(error) or type(error).__name__)
-        await self._command(REBOOT_COMMAND)
+        if at_once:
+            await asyncio.to_thread(os.sync)
+        await self._command(FORCED_COMMAND if at_once else REBOOT_COMMAND)
 
     def reboot_now(self, why: str) -> None:
         """Do the same for a process that is about to end: blocking, and it returns when init was told or nothing helps."""

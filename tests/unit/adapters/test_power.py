@@ -59,6 +59,25 @@ async def test_init_is_asked_and_then_overruled(told, broken):
     await one._overruling
 
 
+async def test_at_once_means_without_init_and_with_everything_before(told, monkeypatch):
+    monkeypatch.setattr(power, "ORDERLY_TIMEOUT_S", 100)
+    done = []
+
+    async def step():
+        assert not told.exists()
+        done.append("before")
+
+    store = Store()
+    one = InitPower(store)
+    one.before = [step]
+    await one.reboot("test", at_once=True)
+    await until_told(told, "forced\n")
+    assert done == ["before"]
+    assert store.state.running is False
+    assert one._overruling is not None
+    one._overruling.cancel()
+
+
 async def test_a_command_that_cannot_be_started_does_not_keep_the_other_from_it(told, monkeypatch):
     monkeypatch.setattr(power, "REBOOT_COMMAND", ("/nonexistent",))
     one = InitPower(Store())

@@ -1,6 +1,7 @@
 """The scripts of the root file system, run by the shell of this machine with other paths."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,33 @@ def test_what_it_prints_is_bounded(start, tmp_path):
 def test_early_user_space_survives_a_watchdog_that_cannot_be_opened(tmp_path):
     """A redirection that fails ends a POSIX shell when the command is `:`."""
     lines = (OVERLAY / "etc/init.d/rcS").read_text().splitlines()
-    [line] = [line for line in lines if "> /dev/watchdog" in line]
-    script = line.replace("/dev/watchdog", str(tmp_path / "none" / "watchdog")) + "\necho goes on\n"
+    opening = [line for line in lines if "> /dev/watchdog" in line]
+    assert len(opening) == 2, "at the start, and beside a slow check"
+    script = "\n".join([*opening, "echo goes on"]).replace("/dev/watchdog", str(tmp_path / "none" / "watchdog"))
     done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=10)
     assert done.stdout == "goes on\n"
+
+
+@pytest.mark.parametrize(("takes_s", "checks"), [("0.8", 1), ("60", 2)], ids=["slow", "endless"])
+def test_the_check_of_data_is_fed_and_has_an_end(tmp_path, takes_s, checks):
+    text = (OVERLAY / "etc/init.d/rcS").read_text()
+    block = text[text.index("mounted=0\n") : text.index('if [ "$mounted" = 0 ]')]
+    for old, new in (
+        ("/run/zentri", str(tmp_path)), ("true > /dev/watchdog", f"echo fed >> {tmp_path}/fed"), ("sleep 5", "sleep 0.1"),
+        ("timeout 140", "timeout 1"),
+    ):  # fmt: skip
+        assert old in block
+        block = block.replace(old, new)
+    stubs = f"partition() {{ echo /dev/data; }}\nmount() {{ echo mounted >> {tmp_path}/did; }}\n"
+    (tmp_path / "e2fsck").write_text(f"#!/bin/sh\necho check >> {tmp_path}/did\nexec sleep {takes_s}\n")
+    (tmp_path / "e2fsck").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["/bin/sh", "-c", stubs + block], env=environment, timeout=20, check=True)
+    assert (tmp_path / "did").read_text().split() == ["check"] * checks + ["mounted"]
+    fed = (tmp_path / "fed").read_text().count("fed")
+    assert fed >= 4
+    time.sleep(0.5)
+    assert (tmp_path / "fed").read_text().count("fed") <= fed + 1, "the feeder outlives the check"
 
 
 @pytest.mark.parametrize(

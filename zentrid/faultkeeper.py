@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from zentrid.core.bootstate import BootState, BootStateWriteError, Fault, add_fault
 from zentrid.core.names import MAX_FAULTS, SAFE_SLOT, SlotName
+from zentrid.core.text import printable
 from zentrid.ports import BootStateStore, Frame
 
 log = logging.getLogger(__name__)
@@ -161,5 +162,6 @@ def _frame(frame: Frame) -> dict[str, Any]:
 
 def printable_tail(text: str, limit_bytes: int) -> str:
     """Return the end of a text: printable characters, tabs and line ends, at most `limit_bytes` of UTF-8."""
-    shown = "".join(char if char in "\n\t" or char.isprintable() else "?" for char in text[-limit_bytes:])
-    return shown.encode("utf-8", "replace")[-limit_bytes:].decode("utf-8", "ignore")
+    return (
+        printable(text[-limit_bytes:], keep="\n\t").encode("utf-8", "replace")[-limit_bytes:].decode("utf-8", "ignore")
+    )

@@ -15,10 +15,10 @@ from dms_server.clock import iso, now
 from dms_server.core import CORE, Core
 from dms_server.devices.known import KnownDevice, meet_device
 from dms_server.errors import BadRequestError, DmsError, ForbiddenError
-from dms_server.faults.schemas import one_line
 from dms_server.http import REQUEST_ID, Handler, core_of, peer_ip, read_body, request_log
 from dms_server.tls import certificate_uuid
 from dms_server.updates.schemas import Activate, Check, Claim, ReportBody, StatusQuery
+from zentrid.core.text import printable
 
 log = structlog.get_logger()
 
@@ -177,7 +177,7 @@ async def _command_answer(core: Core, device: KnownDevice, body: ReportBody) -> 
     """Take a device's answer to a command; the device acts only if this does not raise."""
     if body.reason not in ("accepted", "refused"):
         raise BadRequestError("reason: the answer to a command is accepted or refused")
-    detail = one_line(body.detail or "")
+    detail = printable(body.detail or "")
     return await core.commands.answer(device, str(body.id), accepted=body.reason == "accepted", detail=detail)
 
 

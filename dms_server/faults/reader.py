@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from dms_server.faults.child import LINE_MAX_CHARS, OUTPUT_MAX_BYTES
-from dms_server.faults.schemas import one_line
+from zentrid.core.text import printable
 
 log = structlog.get_logger()
 
@@ -92,11 +92,11 @@ def _parse(raw: bytes, count: int) -> Reading:
     try:
         answer = json.loads(raw)
         if "problem" in answer:
-            raise UnreadableError(one_line(str(answer["problem"]))[:LINE_MAX_CHARS])
+            raise UnreadableError(printable(str(answer["problem"]))[:LINE_MAX_CHARS])
         build_id, lines = answer["build_id"], answer["lines"]
         if not isinstance(build_id, str) or len(build_id) > 512 or len(lines) != count:
             raise ValueError("not what was asked for")
-        found = tuple(None if line is None else one_line(str(line))[:LINE_MAX_CHARS] for line in lines)
+        found = tuple(None if line is None else printable(str(line))[:LINE_MAX_CHARS] for line in lines)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableError("reading it gave nonsense") from error
     return Reading(build_id, found)

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from dms_server.body import Body
+from zentrid.core.text import printable
 
 FRAMES_MAX = 32
 MODULE_MAX_CHARS = 200
@@ -17,17 +18,12 @@ ADDRESS_MAX = 2**64 - 1
 UPTIME_MAX_S = 2**40
 
 
-def printable(text: str) -> str:
+def lines(text: str) -> str:
     """Return text with lines and tabs, every other character that does not show replaced: it goes to logs and terminals."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
+    return printable(text, keep="\n\t")
 
 
-def one_line(text: str) -> str:
-    """Return text as one line without characters that do not show."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-Line = AfterValidator(one_line)
+Line = AfterValidator(printable)
 
 
 class FrameBody(Body):
@@ -47,4 +43,4 @@ class FaultBody(Body):
     uptime_s: Annotated[int, Field(ge=0, le=UPTIME_MAX_S, strict=True)]
     utc: Annotated[str, Field(max_length=40), Line] = ""
     frames: Annotated[tuple[FrameBody, ...], Field(max_length=FRAMES_MAX)] = ()
-    text: Annotated[str, Field(max_length=TEXT_MAX_CHARS), AfterValidator(printable)] = ""
+    text: Annotated[str, Field(max_length=TEXT_MAX_CHARS), AfterValidator(lines)] = ""

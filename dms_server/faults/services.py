@@ -16,8 +16,9 @@ from dms_server.devices.models import Device
 from dms_server.errors import BadRequestError, TooManyReportsError
 from dms_server.faults.backtraces import Backtraces
 from dms_server.faults.models import Fault
-from dms_server.faults.schemas import DETAIL_MAX_CHARS, one_line
+from dms_server.faults.schemas import DETAIL_MAX_CHARS
 from dms_server.updates.schemas import ReportBody
+from zentrid.core.text import printable
 
 log = structlog.get_logger()
 
@@ -56,9 +57,9 @@ class Faults:
             "frames": [frame.model_dump() for frame in body.fault.frames],
             "device_id": device.id,
             "report_id": report_id,
-            "device_time": body.fault.utc or one_line(body.time),
+            "device_time": body.fault.utc or printable(body.time),
             "received_at": received_at,
-            "detail": one_line(body.detail or "")[:DETAIL_MAX_CHARS],
+            "detail": printable(body.detail or "")[:DETAIL_MAX_CHARS],
         }
         of_device = Fault.device_id == device.id
         async with self._db.write() as session:

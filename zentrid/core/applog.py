@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from zentrid.core.text import printable
+
 MAX_LINE_BYTES: Final = 1000
 """A longer line is cut into several."""
 WINDOW_S: Final = 10.0
@@ -18,7 +20,7 @@ TAIL_BYTES: Final = 4096
 def clean(line: bytes) -> str:
     """Return a line as text that a terminal shows and does not obey."""
     text = line.decode("utf-8", "replace").rstrip("\r").replace("\t", "    ")
-    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+    return printable(text)
 
 
 class OutputLines:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final
 
+from zentrid.core.text import printable
 from zentrid.debug.corefile import Core, Mapping
 from zentrid.debug.modules import Module, ReadAt, function_start, read_module
 from zentrid.ports import Frame
@@ -61,7 +62,7 @@ def _chain(core: Core) -> list[int]:
 
 def clean(text: str, limit: int = MAX_MODULE_CHARS) -> str:
     """Return the last `limit` characters of a text, with a question mark for everything that cannot be printed."""
-    return "".join(char if char.isprintable() else "?" for char in text[-limit:])
+    return printable(text[-limit:])
 
 
 class _Files:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Final
 from elftools.common.utils import struct_parse
 from elftools.elf.elffile import ELFFile
 
+from zentrid.core.text import printable
 from zentrid.debug.lines import LineSections, LineTable
 from zentrid.errors import ZentriError
 from zentrid.ports import Frame
@@ -195,11 +196,6 @@ def _name(names: bytes, at: int) -> str:
     """Return a name of a string table, at most MAX_NAME_CHARS of it."""
     end = names.find(b"\0", at, at + MAX_NAME_CHARS)
     return printable(names[at : end if end >= 0 else at + MAX_NAME_CHARS].decode(errors="replace"))
-
-
-def printable(text: str) -> str:
-    """Return a text with a question mark for everything that a terminal would act on."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def describe(frame: Frame, place: Place | None, number: int | None = 0) -> str:

@@ -6,6 +6,7 @@ import json
 from enum import IntEnum
 from typing import Final
 
+from zentrid.core.text import printable as text_for_people
 from zentrid.errors import ZentriError
 
 
@@ -30,7 +31,7 @@ _MAX_MESSAGE_CHARS: Final = 300
 
 def printable(text: str, limit_chars: int = _MAX_MESSAGE_CHARS) -> str:
     """Return text that came from outside as one line without control characters, cut to the limit."""
-    return "".join(char if char.isprintable() else "?" for char in text[:limit_chars])
+    return text_for_people(text[:limit_chars])
 
 
 class UpdateError(ZentriError):

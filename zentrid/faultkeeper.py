@@ -26,6 +26,7 @@ DETAIL_CHARS: Final = 160
 TEXT_BYTES: Final = 4096
 MAX_FRAMES: Final = 32
 _MODULE_CHARS: Final = 200
+_SHORT_NAME_CHARS: Final = 40
 REPORT_BYTES: Final = 7 * 1024
 """A report must fit the outbox, whatever the text becomes in JSON."""
 
@@ -86,7 +87,9 @@ class FaultKeeper:
 
     def record_now(self, cause: str, detail: str, *, frames: Sequence[Frame] = (), text: str = "") -> None:
         """Do the same at once, for a process that is about to end; restarts nothing."""
-        fault = Fault(cause, self._slot, self._version, int(self._clock.uptime_s()), self._utc(), one_line(detail))
+        fault = Fault(
+            cause, self._slot, self._version, int(self._clock.uptime_s()), self._utc(), located(detail, frames)
+        )
         log.error("fault: %s: %s", cause, fault.detail)
         most = MAX_FAULTS - 1 if self._on_trial() else MAX_FAULTS
         try:
@@ -132,6 +135,18 @@ def describe_exception(error: BaseException) -> tuple[str, str]:
 def one_line(text: str) -> str:
     """Return the text on one line, printable, cut to what a record holds."""
     return " ".join(text.split())[:DETAIL_CHARS]
+
+
+def located(detail: str, frames: Sequence[Frame]) -> str:
+    """Return the detail with the innermost frame: file, address and build-id, as `scripts/symbols resolve` takes them.
+
+    So a record says where it was without the server; the text gives way, not the place.
+    """
+    if not frames:
+        return one_line(detail)
+    inner = frames[0]
+    where = f", at {inner.address:#x} in {inner.module.rpartition('/')[2][:_SHORT_NAME_CHARS]} {inner.build_id[:40]}".rstrip()
+    return one_line(detail)[: DETAIL_CHARS - len(where)] + where
 
 
 def fault_report(fault: Fault, running: str, utc: str, frames: Sequence[Frame], text: str) -> dict[str, Any]:

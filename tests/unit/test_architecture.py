@@ -30,7 +30,7 @@ def test_the_pure_core_imports_no_io_and_no_adapter(path: Path):
     imported = imports_of(path)
     assert not {name.split(".")[0] for name in imported} & IO_MODULES
     own = {name for name in imported if name.startswith("zentrid")}
-    allowed = ("zentrid.core", "zentrid.bundle", "zentrid.errors")
+    allowed: tuple[str, ...] = ("zentrid.core", "zentrid.bundle", "zentrid.errors")
     if path.is_relative_to(TOP / "zentrid/debug"):
         allowed = ("zentrid.debug", "zentrid.core.text", "zentrid.errors", "zentrid.ports")
     assert all(name.startswith(allowed) for name in own), own

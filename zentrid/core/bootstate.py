@@ -320,9 +320,13 @@ def prepare_target(state: BootState, slot: SlotName) -> BootState:
     return replace(_with_slot(state, slot, left=0, good=False), order=order)
 
 
-def activate(state: BootState, slot: SlotName) -> BootState:
-    """Put a slot that was written and verified first, with three tries; it has yet to prove itself."""
+def activate(state: BootState, slot: SlotName, *, from_safe_mode: bool = False) -> BootState:
+    """Put a slot that was written and verified first, with three tries; it has yet to prove itself.
+
+    From safe mode the faults are forgotten: they led there, the new release is the way out, and its tries judge it.
+    """
     order = (slot, *(other for other in SLOTS if other != slot))
+    state = clear_faults(state) if from_safe_mode else state
     return replace(_with_slot(state, slot, left=BOOT_TRIES, good=False), order=order, cold_boots=0)
 
 

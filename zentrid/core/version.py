@@ -72,3 +72,11 @@ def decode_version(number: int) -> Version:
     if not 0 <= number <= 0xFFFFFFFF:
         raise BadVersionError(number)
     return Version(number >> 24, number >> 16 & 0xFF, number & 0xFFFF)
+
+
+def version_or_zero(text: str) -> Version:
+    """Return the version that a text names; one that names none is the oldest there can be, 0.0.0."""
+    try:
+        return parse_version(text)
+    except BadVersionError:
+        return Version(0, 0, 0)

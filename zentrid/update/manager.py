@@ -17,9 +17,9 @@ from uuid import uuid4
 from zentrid.bundle.manifest import Manifest, ManifestError, parse_manifest
 from zentrid.core import bootstate
 from zentrid.core.bootstate import BootState, BootStateLostError
-from zentrid.core.names import SAFE_SLOT, SlotName
+from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_cancel, choose_target, refusal, transition
-from zentrid.core.version import BadVersionError, Version, parse_version
+from zentrid.core.version import version_or_zero
 from zentrid.errors import ZentriError
 from zentrid.ports import UpdateOptions, UpdateProgress
 from zentrid.update.dms import DmsClient
@@ -137,9 +137,9 @@ class UpdateManager:
         Safe to repeat. Raises BootStateWriteError: the boot is then not good.
         """
         parts, entry = self._parts, self._ledger.entry
-        version = _version_or_zero(parts.release.version)
+        version = version_or_zero(parts.release.version)
         asked_floor = entry.boot_floor if entry.to_version == parts.release.version else ""
-        boot_floor = _version_or_zero(asked_floor) if asked_floor else None
+        boot_floor = version_or_zero(asked_floor) if asked_floor else None
         confirming = entry.state is State.CONFIRMING
 
         def good(state: BootState) -> BootState:
@@ -267,7 +267,7 @@ class UpdateManager:
         parts = self._parts
         boot = await self._ledger.boot()
         target = choose_target(boot, parts.slots.running)
-        running = _version_or_zero(parts.release.version)
+        running = version_or_zero(parts.release.version)
         device = Device(
             product=parts.release.product,
             board=parts.release.board,
@@ -316,7 +316,10 @@ class UpdateManager:
         self._heed_cancel()
         self._committed = True
         entry = await self._ledger.enter(Event.VERIFIED)
-        await asyncio.to_thread(self._parts.boot_state.update, lambda state: self._activated(state, entry.target))
+        await asyncio.to_thread(
+            self._parts.boot_state.update,
+            lambda state: bootstate.activate(state, entry.target, from_safe_mode=self._in_safe_mode),
+        )
         try:
             await self._ledger.enter(Event.ACTIVATED, result=int(Result.UPDATED))
         except OSError as error:
@@ -325,14 +328,6 @@ class UpdateManager:
             self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
         self._percent = 100
         return self._news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)
-
-    def _activated(self, state: BootState, target: SlotName) -> BootState:
-        """Return the boot state that starts the target.
-
-        From safe mode the faults are forgotten: they led here, the new release is the way out, and its tries judge it.
-        """
-        activated = bootstate.activate(state, target)
-        return bootstate.clear_faults(activated) if self._in_safe_mode else activated
 
     # --- endings -------------------------------------------------------------------------------------------------
     def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:
@@ -393,10 +388,3 @@ class UpdateManager:
             reboot=reboot,
             result=self.last_result if result is None else result,
         )
-
-
-def _version_or_zero(text: str) -> Version:
-    try:
-        return parse_version(text)
-    except BadVersionError:
-        return Version(0, 0, 0)

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zentrid.core.version import BadVersionError, Version, decode_version, encode_version, parse_version
+from zentrid.core.version import (
+    BadVersionError,
+    Version,
+    decode_version,
+    encode_version,
+    parse_version,
+    version_or_zero,
+)
 
 versions = st.builds(Version, st.integers(0, 255), st.integers(0, 255), st.integers(0, 65535))
 
@@ -55,3 +62,8 @@ def test_a_version_out_of_range_has_no_number(version):
 def test_a_number_out_of_range_is_no_version(number):
     with pytest.raises(BadVersionError):
         decode_version(number)
+
+
+def test_a_text_that_names_no_version_is_the_oldest_there_can_be():
+    assert version_or_zero("1.2.3") == Version(1, 2, 3)
+    assert version_or_zero("nonsense") == version_or_zero("") == Version(0, 0, 0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.fakes import MemoryBootState
 from zentrid.core.bootstate import BootState, Fault
-from zentrid.faultkeeper import REPORT_BYTES, FaultKeeper, fault_report, printable_tail
+from zentrid.faultkeeper import DETAIL_CHARS, REPORT_BYTES, FaultKeeper, fault_report, located, printable_tail
 from zentrid.ports import Frame
 from zentrid.update.outbox import Outbox
 
@@ -49,13 +49,30 @@ async def test_an_exception_is_counted_kept_and_reported(store, tmp_path):
     await kept.record("application", "pump ended by signal 11\nreally", frames=frames, text="last words")
     assert store.state.faults == 1
     assert store.state.fault_records == (
-        Fault("application", "a", "1.2.3", 61, "2026-11-25T12:00:00Z", "pump ended by signal 11 really"),
+        Fault(
+            "application",
+            "a",
+            "1.2.3",
+            61,
+            "2026-11-25T12:00:00Z",
+            f"pump ended by signal 11 really, at 0x1234 in pump {'ab' * 20}",
+        ),
     )
     (report,) = Outbox(tmp_path / "outbox").reports()
     assert (report["event"], report["reason"], report["version"]) == ("fault", "application", "1.2.3")
     assert report["fault"]["frames"] == [{"module": "/usr/bin/pump", "build_id": "ab" * 20, "address": 0x1234}]
     assert report["fault"]["text"] == "last words"
     assert kept.calls == ["heard"]
+
+
+def test_the_place_of_a_crash_is_whole_however_long_the_rest_is():
+    frame = Frame("/data/" + "x" * 300, "cd" * 20, 2**64 - 1)
+    detail = located("d" * 500, [frame])
+    assert len(detail) <= DETAIL_CHARS
+    assert detail.startswith("d")
+    assert detail.endswith(f", at 0xffffffffffffffff in {'x' * 40} {'cd' * 20}")
+    assert located("no core", []) == "no core"
+    assert located("no build-id", [Frame("/bin/x", "", 16)]) == "no build-id, at 0x10 in x"
 
 
 async def test_the_eighth_asks_for_safe_mode_and_a_seventh_does_not(store, tmp_path):

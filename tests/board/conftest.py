@@ -14,6 +14,7 @@ from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.places import Places
 from scripts.lab.world import World
+from tests.board.disks import board_from, preparing, set_and_save
 from tests.board.states import copy_slot
 
 LOGS: Final = places.CHECKOUT / "build" / "test-logs"
@@ -115,16 +116,11 @@ def module_board(
 def prepared(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Path]:
     """The disk of a board that was healthy once; both slots hold the same release, B never ran."""
     folder = tmp_path_factory.mktemp("prepared") / "disk"
-    identity = world.identity(8443, folder.parent / "identity")
-    with WatchedBoard("t-prepared", BoardOptions(image=world.places.image, identity=identity), folder) as one:
-        one.up()
-        one.wait_for_answer()
-        one.send("set system.boot.healthy_after 1").expect_ok()
-        one.send("save").expect_ok()
+    with preparing(world, folder) as one:
+        set_and_save(one, "system.boot.healthy_after 1")
         one.wait_for_healthy()
         one.power_cut()
         copy_slot(one, "a", "b")
-    one.remove_run_folder()
     yield folder
     shutil.rmtree(folder)
 
@@ -132,9 +128,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator
 @pytest.fixture
 def cold(board: BoardFactory, prepared: Path, world: World) -> WatchedBoard:
     """A board of its own with a copy of the prepared disk; its power is off."""
-    one = board(key=world.ssh_key())
-    shutil.copytree(prepared, one.disk.folder)
-    one.up()
+    one = board_from(board, world, prepared)
     one.power_cut()  # long before the boot script reads the disk
     return one
 

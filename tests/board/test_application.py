@@ -6,14 +6,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.world import World
 from tests.board.conftest import BoardFactory
+from tests.board.disks import board_from, preparing, set_and_save
 from tests.board.states import read_state
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(600)]
@@ -32,23 +31,11 @@ def write_file(board: WatchedBoard, path: str, content: str, mode: str) -> None:
 def with_package(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Path]:
     """The disk of a healthy board with the package on it and as its boot application."""
     folder = tmp_path_factory.mktemp("with-package") / "disk"
-    identity = world.identity(8443, folder.parent / "identity")
-    options = BoardOptions(image=world.places.image, identity=identity, key=world.ssh_key())
-    with WatchedBoard(f"t-app-{uuid4().hex[:8]}", options, folder) as one:
-        one.up()
-        one.wait_for_answer()
+    with preparing(world, folder) as one:
         write_file(one, f"{FOLDER}/bin/main", PROGRAM, "755")
         write_file(one, f"{FOLDER}/app.json", APP_JSON, "644")
-        for line in (
-            "set system.boot.healthy_after 1",
-            'set system.boot.app "t-app sleep"',
-            "set system.app.memory 48",
-            "save",
-        ):
-            one.send(line).expect_ok()
+        set_and_save(one, "system.boot.healthy_after 1", 'system.boot.app "t-app sleep"', "system.app.memory 48")
         one.wait_for_healthy()
-        one.power_cut()
-    one.remove_run_folder()
     yield folder
     shutil.rmtree(folder)
 
@@ -56,9 +43,7 @@ def with_package(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iter
 @pytest.fixture
 def running(board: BoardFactory, with_package: Path, world: World) -> WatchedBoard:
     """A board whose boot application runs."""
-    one = board(key=world.ssh_key())
-    shutil.copytree(with_package, one.disk.folder)
-    one.up()
+    one = board_from(board, world, with_package)
     one.wait_for_healthy()
     return one
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.world import World
 from tests.board.conftest import BoardFactory
+from tests.board.disks import board_from, preparing, set_and_save
 from tests.board.states import read_state, write_state
 from zentrid.core import names
 from zentrid.core.bootstate import Fault
@@ -29,19 +29,12 @@ FLOOR = Version(1, 0, 0)
 def used(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Path]:
     """The disk of a board that was used: it has a name, a file on data, a fault."""
     folder = tmp_path_factory.mktemp("used") / "disk"
-    identity = world.identity(8443, folder.parent / "identity")
-    options = BoardOptions(image=world.places.image, identity=identity, key=world.ssh_key())
-    with WatchedBoard("f-used", options, folder) as one:
-        one.up()
-        one.wait_for_answer()
-        for line in ("system.boot.healthy_after 1", "system.watchdog.timeout 15", "system.name boiler-room"):
-            one.send(f"set {line}").expect_ok()
-        one.send("save").expect_ok()
+    with preparing(world, folder) as one:
+        set_and_save(one, "system.boot.healthy_after 1", "system.watchdog.timeout 15", "system.name boiler-room")
         one.wait_for_healthy()
         one.succeed("echo old > /data/file; sync")
         one.power_cut()
         write_state(one, faults=1, fault_records=(KEPT_FAULT,))
-    one.remove_run_folder()
     yield folder
     shutil.rmtree(folder)
 
@@ -49,9 +42,7 @@ def used(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Pat
 @pytest.fixture
 def cold(board: BoardFactory, used: Path, world: World) -> WatchedBoard:
     """A board of its own with a copy of the used disk; its power is off."""
-    one = board(key=world.ssh_key())
-    shutil.copytree(used, one.disk.folder)
-    one.up()
+    one = board_from(board, world, used)
     one.power_cut()  # long before the boot script reads the disk
     return one
 

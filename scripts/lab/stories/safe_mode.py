@@ -44,7 +44,7 @@ class SafeModeStory(Story):
             self.until(lambda: len(self.faults()) >= APP_CRASHES, "the crashes to be counted")
             self.ok('set system.boot.app ""')
             self.tell.note(self.board.send("faults_print").body)
-            hold("signal 11" in self.faults()[0], "the record does not name the signal")
+            hold("signal 11, at 0x" in self.faults()[0], "the record does not name signal and place")
             self.tell.note(said(self.board.send("app log -n 6")))
 
     def readable_backtrace(self) -> None:

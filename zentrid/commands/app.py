@@ -9,6 +9,7 @@ from typing import Final
 
 from zentrid.commands.call import Call
 from zentrid.commands.registry import Command
+from zentrid.commands.table import columns
 from zentrid.core.apps import AppInfo
 from zentrid.core.framing import CRLF, MAX_BODY_BYTES, Code
 from zentrid.core.grammar import Argument, CommandError, Option
@@ -84,10 +85,7 @@ def app_lines(infos: Sequence[AppInfo], now: datetime) -> str:
         )
         for info in infos
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)
 
 
 COMMANDS = (

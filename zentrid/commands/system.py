@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from zentrid.commands.call import Call, Reply
 from zentrid.commands.registry import Command
+from zentrid.commands.table import columns
 from zentrid.ports import SlotInfo
 
 
@@ -36,10 +37,7 @@ def slot_lines(slots: Sequence[SlotInfo]) -> str:
         )
         for info in slots
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)
 
 
 COMMANDS = (

@@ -2,6 +2,7 @@
 
 pyelftools reads the ELF structures. The contents of the tables are decoded here and in `lines`, because a file from
 outside may claim a table without end: every section, row and name has a limit, and any damage is one typed error.
+For servers and tools: nothing on the board reads symbols, so its image has no pyelftools.
 """
 
 from __future__ import annotations

@@ -40,10 +40,7 @@ STOP_TIMEOUT_S: Final = 5.0
 WRITE_EVERY_S: Final = 2.0
 SETTLE_S: Final = 0.5
 """When the board goes down its processes are told in no certain order: an end is judged after so long."""
-CRASH_TIMEOUT_S: Final = 2.0
-"""The core is written beside the end of the process, and may be there a little later."""
 ANSWER_TIMEOUT_S: Final = 45.0
-_STEP_S: Final = 0.1
 
 TakeCrash = Callable[[int], tuple[int, tuple[Frame, ...]] | None]
 
@@ -332,15 +329,9 @@ class AppRunner:
         self._note(f"{process.name}, process {process.pid}, was stopped")
 
     async def _frames(self, pid: int) -> tuple[Frame, ...]:
-        """Wait a moment for the core of a process that a signal ended; none is fine."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CRASH_TIMEOUT_S):
-                while True:
-                    crash = await asyncio.to_thread(self._take_crash, pid)
-                    if crash is not None:
-                        return crash[1]
-                    await asyncio.sleep(_STEP_S)
-        return ()
+        """Return the frames of a process that a signal ended; the kernel let it end when they were written. None is fine."""
+        crash = await asyncio.to_thread(self._take_crash, pid)
+        return () if crash is None else crash[1]
 
     async def _report(self, end: AppExit) -> None:
         try:

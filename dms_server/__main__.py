@@ -33,12 +33,12 @@ File = Annotated[Path | None, typer.Option(help="Settings file (TOML).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
-async def _stopped() -> None:
-    """Wait for SIGTERM or SIGINT."""
+def _stop_asked() -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set from now on: also one that comes while the server starts ends it cleanly."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 @app.command()
@@ -60,7 +60,7 @@ def serve(
 
 async def _serve(settings: Settings) -> None:
     """Serve until a signal. What keeps the server from starting was undone before it is told."""
-    until = _stopped()
+    until = _stop_asked().wait()
     try:
         await serve_doors(settings, until)
     finally:

@@ -111,6 +111,23 @@ def test_stop_is_clean_and_removes_the_ports_file(running: RunningDms) -> None:
     assert "Warning" not in running.log
 
 
+def test_a_stop_while_it_starts_is_clean(tmp_path: Path, fleet: Path) -> None:
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "dms_server", "serve", "--data", data, "--fleet", fleet]
+    command += ["--device-port", "0", "--web-port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not (data / "lock").exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.terminate()
+            said, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said.decode()
+    assert not (data / "ports.json").exists()
+
+
 def test_refused_handshakes_are_logged(running: RunningDms, fleet: Path) -> None:
     pool = urllib3.PoolManager(ca_certs=str(fleet / "public" / "dms_ca.crt"), retries=False)
     with pytest.raises((urllib3.exceptions.HTTPError, OSError)):

@@ -2,6 +2,7 @@
 PYTHON := .venv/bin/python
 VERSION ?= 1.0.0
 STORY ?= update
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup host-packages image run stop demo dms test test-fast lint lock clean
@@ -30,11 +31,13 @@ demo: setup ## play a story without hands, each step with its time (STORY=update
 dms: setup ## start a Device Management Server of your own on the loopback
 	@$(PYTHON) -m scripts.lab dms
 
-test: image ## all tests, those on the virtual board included
-	@$(PYTHON) -m pytest $(ARGS)
+SHARED_OUT = -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+
+test: image ## all tests, those on the virtual board included (JOBS=2 at a time; 0: one after the other)
+	@$(PYTHON) -m pytest $(SHARED_OUT) $(ARGS)
 
 test-fast: setup ## the tests that need no board
-	@$(PYTHON) -m pytest --ignore tests/board $(ARGS)
+	@$(PYTHON) -m pytest $(SHARED_OUT) --ignore tests/board $(ARGS)
 
 lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff check .

@@ -1,5 +1,6 @@
 """Boards for tests of the product: the real image, a disk of their own, a watched console, logs kept when a test fails."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,9 +13,8 @@ import pytest
 from scripts.board_driver import places
 from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
-from scripts.lab.places import Places
 from scripts.lab.world import World
-from tests.board.disks import board_from, preparing, set_and_save
+from tests.board.disks import board_from, own_lab, preparing, set_and_save
 from tests.board.states import copy_slot
 
 LOGS: Final = places.CHECKOUT / "build" / "test-logs"
@@ -80,8 +80,9 @@ def make_factory(tmp: Path, node: pytest.Item | pytest.Collector) -> Iterator[Bo
 @pytest.fixture(scope="session")
 def world() -> World:
     """The image, built if it is not in the cache, and a lab of the tests' own: fleet, releases, publisher."""
-    made = World(Places(places.CHECKOUT / "build" / "test-lab"))
+    made = World(own_lab())
     made.image()
+    os.environ[places.IMAGE_ENV] = str(made.places.image)  # for boards that are not told their image
     if made.changed():
         made.begin_anew()
     return made

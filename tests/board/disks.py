@@ -1,14 +1,24 @@
 """Disks that several tests begin with: a board is prepared once, each test gets a copy."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from scripts.board_driver import places
 from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.watched import WatchedBoard
+from scripts.lab.places import Places
 from scripts.lab.world import World
+
+
+def own_lab() -> Places:
+    """Return the lab of this test process: its own when several share the work, so that none rebuilds what another uses."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    root = places.CHECKOUT / "build" / (f"test-lab-{worker}" if worker else "test-lab")
+    return Places(root, image=root / "image")
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import pytest
 
 from scripts.board_driver import places
 from scripts.image.fit import ensure_key
-from scripts.lab.places import Places
 from scripts.lab.world import World
+from tests.board.disks import own_lab
 from tests.board.rom import fits
 from tests.board.rom.cases import NEW, OLD
 from tests.board.rom.machine import RomMachine
@@ -25,7 +25,7 @@ MachineFactory = Callable[..., RomMachine]
 @pytest.fixture(scope="session")
 def workshop() -> World:
     """What builds the ROM and has the key of the boot chain."""
-    return World(Places(places.CHECKOUT / "build" / "test-lab"))
+    return World(own_lab())
 
 
 @pytest.fixture(scope="session")

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 
 from zentrid.bundle.manifest import Manifest
 from zentrid.core import bootstate
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import Event, State, choose_target
 from zentrid.ports import UpdateProgress
-from zentrid.update.attempt import Attempt
+from zentrid.update.attempt import Attempt, at_work
 from zentrid.update.errors import Result
 from zentrid.update.files import InstallFiles
+from zentrid.update.itemset import ItemUpdates
+from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
-from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink
-from zentrid.update.protocol import Answer, Progress
+from zentrid.update.link import Parts, WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +31,9 @@ log = logging.getLogger(__name__)
 class Firmware:
     """Installs a release that holds kernel and root file system."""
 
-    def __init__(self, parts: Parts, link: WorkerLink, ledger: Ledger) -> None:
+    def __init__(self, parts: Parts, link: WorkerLink, ledger: Ledger, items: ItemUpdates) -> None:
         self._parts = parts
+        self._items = items
         self._link = link
         self._ledger = ledger
 
@@ -41,22 +45,22 @@ class Firmware:
         target = choose_target(await self._ledger.boot(), parts.slots.running)
         async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
             floor = str(manifest.boot_floor) if manifest.boot_floor else ""
-            await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
+            await self._ledger.enter(
+                Event.ADMITTED, scope=FIRMWARE, target=target, to_version=str(manifest.version), boot_floor=floor
+            )
             await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
             attempt.heed_cancel()
-            fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
-            request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
-            run = await parts.launcher.start(request, fds, INSTALL_SILENCE_S)
-            try:
-                attempt.started(run)
-                async for message in run.messages():
-                    if isinstance(message, Progress):
-                        await attempt.follow(message)
-                        yield attempt.news(f"{manifest.product}-{manifest.version}")
-                    elif isinstance(message, Answer):
-                        break
-            finally:
-                await run.close()
+            async with self._items.incoming(manifest, target) as incoming:
+                spec = replace(files.spec, items=(*files.spec.items, *incoming.specs), unpack=incoming.unpack)
+                request = self._link.request("install", install=spec, bundle_fd=bundle_fd)
+                fds = (*files.fds, *incoming.fds, *(() if bundle_fd is None else (bundle_fd,)))
+                label = f"{manifest.product}-{manifest.version}"
+                async with aclosing(at_work(parts.launcher, request, fds, attempt, label)) as steps:
+                    async for news in steps:
+                        yield news
+                await incoming.adopt()
+        # Nothing boots the target yet, so its set may be put in its place.
+        await self._items.put(target, manifest)
         if self._ledger.entry.state is State.DOWNLOADING:
             await self._ledger.enter(Event.WRITTEN)
         yield await self._activate(manifest, attempt)

@@ -1,7 +1,7 @@
 """The update manager: carries out the state table of `core.update`, durably, and decides outcomes after a restart.
 
 It runs in the supervisor and keeps the rights: it alone changes the boot state. Everything that comes from outside is met by
-the worker, a child without rights. What is installed how: `firmware`.
+the worker, a child without rights. How it is installed: `firmware`, `itemset`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
@@ -33,10 +34,13 @@ from zentrid.update.errors import (
 )
 from zentrid.update.files import open_bundle_file
 from zentrid.update.firmware import Firmware
+from zentrid.update.itemset import ItemUpdates
+from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
 from zentrid.update.outbox import Outbox
 from zentrid.update.reports import inventory
+from zentrid.update.running import running_release
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +58,8 @@ class UpdateManager:
         self.dms = DmsClient(
             self._link, self._ledger.outbox, busy=lambda: self._running, on_trial=lambda: self.on_trial
         )
-        self._firmware = Firmware(parts, self._link, self._ledger)
+        self.items = ItemUpdates(parts, self._link, self._ledger)
+        self._firmware = Firmware(parts, self._link, self._ledger, self.items)
         self._attempt = Attempt(self._ledger)
         """The one that runs, or the last one."""
         self._running = False
@@ -102,6 +107,11 @@ class UpdateManager:
         return not self._proven
 
     @property
+    def version(self) -> str:
+        """The newest release that is part of what runs. Reads a small file."""
+        return running_release(self._parts)
+
+    @property
     def failed_version(self) -> str:
         """The release that was rolled back last; empty: none. Nothing should install it again by itself."""
         return self._ledger.entry.failed_version
@@ -114,6 +124,7 @@ class UpdateManager:
         """
         try:
             await self._ledger.settle(starting_over=False)
+            await self.items.settle()
         except OSError as error:
             # The supervisor must come up all the same; the next start tries again.
             log.error("update: cannot settle what the last run left (%s)", error.strerror)
@@ -137,10 +148,13 @@ class UpdateManager:
         version = version_or_zero(parts.release.version)
         asked_floor = entry.boot_floor if entry.to_version == parts.release.version else ""
         boot_floor = version_or_zero(asked_floor) if asked_floor else None
-        confirming = entry.state is State.CONFIRMING
+        confirming = entry.state is State.CONFIRMING and entry.scope == FIRMWARE
+        # What applications and files on trial are worth is not known yet.
+        newest = version if self.items.on_trial else version_or_zero(await asyncio.to_thread(running_release, parts))
 
         def good(state: BootState) -> BootState:
             marked = bootstate.mark_good(state, parts.slots.running, version, boot_floor)
+            marked = marked if self._in_safe_mode else bootstate.raise_floor(marked, newest)
             return bootstate.clear_faults(marked) if confirming else marked
 
         # The boot state first: it is what counts. A cut after it finds the journal still confirming and repeats both.
@@ -156,6 +170,7 @@ class UpdateManager:
             # It is good: the boot state says so. The report is made at the next start.
             log.error("update: confirmed, but the journal cannot say so (%s)", error.strerror)
             self._ledger.remember(state=State.IDLE)
+        await self.items.tidy()
 
     async def on_unhealthy(self, reason: str) -> None:
         """Record, durably, why the supervisor gives up the new release's first boot; call it before the restart."""
@@ -216,7 +231,8 @@ class UpdateManager:
             if manifest is None or options.check_only:
                 yield self._nothing_to_do(manifest, options)
                 return
-            async with aclosing(self._firmware.install(manifest, bundle_fd, self._attempt)) as steps:
+            part = self._firmware if manifest.has_firmware else self.items
+            async with aclosing(part.install(manifest, bundle_fd, self._attempt)) as steps:
                 async for news in steps:
                     yield news
 
@@ -227,17 +243,19 @@ class UpdateManager:
         self._ledger.remember(
             state=transition(state, Event.START).state,
             update_id=str(uuid4()),
-            from_version=self._parts.release.version,
+            from_version=self.version,
             to_version="",
             boot_floor="",
             unhealthy="",
+            scope=FIRMWARE,
         )
 
     async def _find(self, options: UpdateOptions, bundle_fd: int | None) -> Manifest | None:
         """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
         slots = await asyncio.to_thread(self._parts.slots.slots)
         boot = await self._ledger.boot()
-        body = {} if bundle_fd is not None else inventory(self._parts.release, boot, slots, options)
+        running = replace(self._parts.release, version=self.version)
+        body = {} if bundle_fd is not None else inventory(running, boot, slots, options)
         request = self._link.request("check", body=body, bundle_fd=bundle_fd)
         fds = () if bundle_fd is None else (bundle_fd,)
         answer = await self._link.ask(request, fds=fds, started=self._attempt.started)
@@ -251,7 +269,7 @@ class UpdateManager:
         self._ledger.remember(to_version=str(manifest.version))
         if bundle_fd is None and answer.text("target") != manifest.target_path:
             raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
-        if str(manifest.version) == self._parts.release.version and not options.force and not self._in_safe_mode:
+        if str(manifest.version) == running.version and not options.force and not self._in_safe_mode:
             return None
         await self._admit(manifest)
         return manifest
@@ -272,6 +290,9 @@ class UpdateManager:
         found = refusal(manifest, device)
         if found is not None:
             raise UpdateRefusedError(found.reason, found.sentence)
+        if not manifest.has_firmware and not self._proven:
+            raise UpdateRefusedError("waiting", WHY_NOT_NOW[State.CONFIRMING])
+        await self.items.admit(manifest, target)
         objection = await parts.pre_install(manifest)
         if objection:
             raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
@@ -284,7 +305,7 @@ class UpdateManager:
             self._ledger.remember(state=state)
             return self._attempt.news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
         self._ledger.remember(state=state, result=int(Result.NO_UPDATE_REQUIRED))
-        running = f"{self._parts.release.product}-{self._parts.release.version}"
+        running = f"{self._parts.release.product}-{self.version}"
         return self._attempt.news(f"No update required: {running} is what should run.", done=True)
 
     async def _failed(self, error: UpdateError) -> UpdateProgress:

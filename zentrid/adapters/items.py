@@ -186,6 +186,8 @@ class ItemFolder:
         used = {path.readlink().name for set_id in sets for path in _links_below(self.top / "sets" / set_id)}
         self._remove_others("sets", sets)
         self._remove_others("store", used)
+        for path in self.top.glob(".*.new"):
+            path.unlink()
         if (self.top / "incoming").exists():
             shutil.rmtree(self.top / "incoming")
 

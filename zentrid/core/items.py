@@ -32,6 +32,8 @@ MAX_HELD: Final = 2 * MAX_ITEMS
 MAX_SET_BYTES: Final = 256 * 1024
 TRIAL_STARTS: Final = 3
 """So often the supervisor may start while a set is on trial, the switch included; as a slot has three tries."""
+HEALTHY: Final = -1
+"""Instead of a number of starts: the trial was passed, and what follows from that is under way."""
 MAX_ENDS: Final = 3
 """So often an application on trial may end by itself."""
 PROGRAM_KINDS: Final = ("elf", "script")
@@ -277,12 +279,14 @@ def items_event_at_start(state: State, *, switched: bool, at_home: bool, given_u
     """Return what the journal's `state` and the disk say happened to a set; None: nothing, or its trial goes on.
 
     `switched`: the slot's link names the new set. `at_home`: the slot whose set it is runs. `given_up`: the journal says that
-    going back had begun. `starts`: so often the supervisor has started during the trial.
+    going back had begun. `starts`: so often the supervisor has started during the trial, or HEALTHY.
     """
     if state in (State.DOWNLOADING, State.VERIFYING):
         return Event.FAIL
     if state is State.ACTIVATING:
         return Event.SWITCHED if switched else Event.FAIL
+    if state is State.CONFIRMING and starts == HEALTHY:
+        return Event.ITEMS_HEALTHY
     if state is State.CONFIRMING and (given_up or not at_home or starts >= TRIAL_STARTS):
         return Event.ITEMS_UNHEALTHY
     return None

@@ -18,6 +18,7 @@ from zentrid.core import bootstate
 from zentrid.core.apps import AppError
 from zentrid.core.bootstate import BootStateWriteError
 from zentrid.core.items import (
+    HEALTHY,
     ItemSet,
     changed_apps,
     items_event_at_start,
@@ -217,6 +218,9 @@ class ItemUpdates:
             log.info("update: %s", error)
 
     async def _confirm(self) -> None:
+        """Conclude an update that has passed its trial; may be cut anywhere and repeated. Raises OSError."""
+        # In the journal first: a floor that was raised for what is then taken back would leave the device below it.
+        await self._ledger.save(starts=HEALTHY)
         version = version_or_zero(self._ledger.entry.to_version)
         try:
             await asyncio.to_thread(self._parts.boot_state.update, lambda state: bootstate.raise_floor(state, version))
@@ -267,6 +271,8 @@ class ItemUpdates:
             await self.tidy()
         elif event is Event.ITEMS_UNHEALTHY:
             await self._take_back(_RESTARTED if at_home else _ELSEWHERE)
+        elif event is Event.ITEMS_HEALTHY:
+            await self._confirm()
         elif event is Event.SWITCHED:
             await self._ledger.enter(event, starts=1)
             await self.settle()

@@ -295,7 +295,8 @@ async def test_an_application_stopped_by_hand_stays_stopped(scene: Device, publi
 
 
 async def test_faults_of_what_is_taken_back_go_with_it(scene: Device, publish: Publish, home: Household) -> None:
-    await home.until(lambda: home.exits)  # it is missed before it has come
+    publish(add(None, "1.0.1", [app("one", STAYS.format(1))]))
+    assert (await scene.update()).ok
     old = Fault("application", "a", "1.0.0", 5, "?", "an old one")
     scene.store.update(lambda state: add_fault(state, old))
 
@@ -305,7 +306,7 @@ async def test_faults_of_what_is_taken_back_go_with_it(scene: Device, publish: P
         scene.store.update(lambda state: add_fault(state, fault, most=7))
 
     home.runner._on_exit = both(home._ended, ended)  # as `zentrid.app` does
-    publish(add(None, "1.0.1", [app("one", CRASHES)]))
+    publish(add(None, "1.0.2", [app("one", CRASHES)]))
     assert not (await scene.update()).ok
     state = scene.store.read()
     assert (state.faults, state.fault_records) == (1, (old,))

@@ -168,6 +168,8 @@ def _check_room(job: UnpackJob, members: list[tarfile.TarInfo]) -> None:
 # --- its description ----------------------------------------------------------------------------------------------------
 def _describe(job: UnpackJob, machine: str) -> None:
     path = job.folder / _DESCRIPTION
+    if path.is_symlink():
+        raise _bad(job, f"has an {_DESCRIPTION} that is a link; pack the file itself")
     if not path.exists():
         path.write_bytes(generated_package(job.name, job.version, _entry(job)))
         path.chmod(_FILE_MODE)

@@ -17,6 +17,7 @@ from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.gpio import ButtonWatch
 from zentrid.adapters.hooks import run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
+from zentrid.adapters.items import ItemFolder, publish_files
 from zentrid.adapters.logs import set_up_log
 from zentrid.adapters.power import InitPower
 from zentrid.adapters.pstore import Pstore
@@ -56,6 +57,7 @@ from zentrid.start import (
 )
 from zentrid.supervisor import Supervisor
 from zentrid.update.contact import Contact, ServerCommand, decide
+from zentrid.update.itemtrial import Checks
 from zentrid.update.link import Parts, Paths
 from zentrid.update.manager import UpdateManager
 
@@ -96,6 +98,11 @@ class App:
         self.slots = DiskSlots(self.store)
         self.settings = SettingsStore(DATA, VARIABLES)
         self.power = InitPower(self.store)
+        self.items = ItemFolder()
+        self.apps = apps.AppRunner(
+            (self.items.apps(device.boot.slot), *apps.FOLDERS), RingFile(apps.LOG_PATH), self._app_limits, self._app_ended,
+            take_crash, going_down=lambda: self.power.going_down,
+        )  # fmt: skip
         self.manager = UpdateManager(
             Parts(
                 release=device.release, identity=device.identity, boot_state=self.store, slots=self.slots,
@@ -103,16 +110,13 @@ class App:
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
                 pre_install=self._objection,
+                checks=Checks(self.apps, lambda: run_hooks(HOOKS / "health", "health"), self._policy),
                 contact=Contact(
                     interval_s=lambda: self.settings.values.number("dms.interval"),
                     note=lambda facts: self.context.note_contact(**facts),
                     may=self._may, act=self._act,
                 ),
             )
-        )  # fmt: skip
-        self.apps = apps.AppRunner(
-            apps.FOLDERS, RingFile(apps.LOG_PATH), self._app_limits, self._app_ended, take_crash,
-            going_down=lambda: self.power.going_down,
         )  # fmt: skip
         self.power.before.append(lambda: self.apps.stop(timeout_s=APP_STOP_S))
         self.button = ButtonWatch(GPIO_CHIP, lambda: self._reset_data("the button was held"))
@@ -124,8 +128,9 @@ class App:
         )  # fmt: skip
         self.faults = FaultKeeper(
             self.store, self.manager.outbox, self.clock, slot=device.boot.slot, version=device.release.version,
-            on_trial=lambda: self.manager.on_trial, posted=self._posted,
+            on_trial=lambda: self.manager.on_trial or self.manager.items.on_trial, posted=self._posted,
         )  # fmt: skip
+        self.faults.version = lambda: self.manager.version
         self.faults.heard = self.supervisor.note_fault
         self.faults.on_eighth = lambda: self._spawn(self.power.reboot("eight faults: safe mode is next", at_once=True))
         self.alive = AliveMark(RUN / "alive")
@@ -135,7 +140,7 @@ class App:
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
             apps=self.apps, safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=safe_mode_reason(device.boot),
-            running_slot=device.boot.slot,
+            running_slot=device.boot.slot, held_items=lambda: self.items.held(device.boot.slot),
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
@@ -169,6 +174,7 @@ class App:
         return AppLimits(memory_mib=values.number("system.app.memory"), files=values.number("system.app.files"))
 
     async def _app_ended(self, end: AppExit) -> None:
+        self.manager.items.note_end(end)
         await self.faults.record("application", end.reason, frames=end.frames, text=end.output)
 
     def _follow_app(self) -> None:
@@ -255,6 +261,7 @@ class App:
             await self.faults.record("supervisor", DIED, frames=crash[1] if crash else ())
         await self.server.start(SERIAL, RUN / "console.sock")
         self.ssh.follow(self.settings.values)
+        publish_files(self.items.files(self.device.boot.slot))
         self._follow_app()
         # Last: what hangs until here is reset by early user space's own timeout, however short the one in the settings is.
         self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
@@ -264,6 +271,7 @@ class App:
             await self.power.reboot("the factory reset has made new data: safe mode is over")
         if uncleared:
             self._spawn(self._clear_late())
+        self._spawn(self.manager.items.resume())
         try:
             await self._supervise(stop)
             self.alive.clear()

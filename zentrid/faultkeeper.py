@@ -67,7 +67,8 @@ class FaultKeeper:
         self._outbox = outbox
         self._clock = clock
         self._slot = slot
-        self._version = version
+        self.version: Callable[[], str] = lambda: version
+        """Which release runs: a fault is dropped with the release that is taken back."""
         self._on_trial = on_trial
         self._posted = posted
         self.heard: Callable[[], None] = lambda: None
@@ -88,7 +89,7 @@ class FaultKeeper:
     def record_now(self, cause: str, detail: str, *, frames: Sequence[Frame] = (), text: str = "") -> None:
         """Do the same at once, for a process that is about to end; restarts nothing."""
         fault = Fault(
-            cause, self._slot, self._version, int(self._clock.uptime_s()), self._utc(), located(detail, frames)
+            cause, self._slot, self.version(), int(self._clock.uptime_s()), self._utc(), located(detail, frames)
         )
         log.error("fault: %s: %s", cause, fault.detail)
         most = MAX_FAULTS - 1 if self._on_trial() else MAX_FAULTS
@@ -101,7 +102,7 @@ class FaultKeeper:
     def report_now(self, fault: Fault, *, frames: Sequence[Frame] = (), text: str = "") -> None:
         """Queue a report about a fault that the boot state holds already."""
         try:
-            self._outbox.put(fault_report(fault, self._version, self._utc(), frames, text))
+            self._outbox.put(fault_report(fault, self.version(), self._utc(), frames, text))
         except OSError as error:
             log.error("the fault cannot be reported: %s", error.strerror)
             return

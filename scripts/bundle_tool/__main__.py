@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from scripts.bundle_tool import keys, tufrepo
-from scripts.bundle_tool.build import BuildError, BuildOptions, Source, build_bundle, parse_source, read_libraries
+from scripts.bundle_tool.build import (
+    BuildError,
+    BuildOptions,
+    Source,
+    build_bundle,
+    parse_removal,
+    parse_source,
+    read_libraries,
+)
 from scripts.bundle_tool.elfcheck import libraries_of
 from scripts.bundle_tool.publish import PublishError, publish_bundle
 from scripts.bundle_tool.release import RELEASE_KEY, read_metadata, sign_bundle, verify_bundle
@@ -85,6 +93,10 @@ def build(
         list[str] | None,
         typer.Option(help="PATH=FILE or PATH@VERSION=FILE, PATH as on the device, relative; repeatable."),
     ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(help="app:NAME or file:PATH, what an earlier release brought and goes now; repeatable."),
+    ] = None,
     compatible: Annotated[
         list[str] | None, typer.Option(help="Board that it runs on (virt, if none is given); repeatable.")
     ] = None,
@@ -122,6 +134,7 @@ def build(
         boot_floor=_version(boot_floor),
         allow_downgrade_to=_version(allow_downgrade_to),
         notes=notes,
+        remove=[parse_removal(text) for text in remove or []],
         libraries=_libraries(rootfs_dir, libs),
         level=level,
     )

@@ -13,8 +13,9 @@ from typing import BinaryIO, cast
 from scripts.bundle_tool.elfcheck import check_file, is_elf, read_elf
 from scripts.bundle_tool.files import whole_or_nothing
 from zentrid.bundle.encode import FULL_LEVEL, encode_full
-from zentrid.bundle.manifest import ElfFacts, Item, ItemType, Manifest
+from zentrid.bundle.manifest import ElfFacts, Item, ItemType, Manifest, Removal
 from zentrid.bundle.zbfile import PayloadReader, write_bundle
+from zentrid.core.apps import NAME_PATTERN as APP_NAME_PATTERN
 from zentrid.core.version import Version, parse_version
 from zentrid.errors import ZentriError
 
@@ -55,6 +56,7 @@ class BuildOptions:
     boot_floor: Version | None = None
     allow_downgrade_to: Version | None = None
     notes: str = ""
+    remove: Sequence[Removal] = ()
     libraries: frozenset[str] | None = None
     """Library names that the image has; None: not known, then no dynamic program is taken."""
     level: int = FULL_LEVEL
@@ -71,7 +73,7 @@ def parse_source(kind: ItemType, text: str, entries: dict[str, str]) -> Source:
         raise BuildError(f"--{kind} {text!r}: write NAME=FILE or NAME@VERSION=FILE")
     return Source(
         type=kind,
-        name=name.replace("/", "_") if kind == "file" else name,
+        name=_item_name(kind, name),
         file=Path(file),
         path=name if kind == "file" else None,
         version=parse_version(version) if version else None,
@@ -79,10 +81,24 @@ def parse_source(kind: ItemType, text: str, entries: dict[str, str]) -> Source:
     )
 
 
+def parse_removal(text: str) -> Removal:
+    """Return what `app:NAME` or `file:PATH` on the command line means. Raises BuildError."""
+    kind, _, name = text.partition(":")
+    if kind not in ("app", "file") or not name:
+        raise BuildError(f"--remove {text!r}: write app:NAME or file:PATH")
+    item_type: ItemType = "app" if kind == "app" else "file"
+    return Removal(item_type, _item_name(item_type, name))
+
+
+def _item_name(kind: ItemType, text: str) -> str:
+    """Return the name in the manifest: a file's is made from its path."""
+    return text.replace("/", "_") if kind == "file" else text
+
+
 def build_bundle(options: BuildOptions, out: Path, progress: Progress | None = None) -> Manifest:
     """Build the bundle and return its manifest. Raises BuildError, ElfError, ManifestError, …, or OSError."""
-    if not options.sources:
-        raise BuildError("nothing to put in: give --kernel, --rootfs, --app or --file")
+    if not options.sources and not options.remove:
+        raise BuildError("nothing to put in: give --kernel, --rootfs, --app, --file or --remove")
     out.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         items: list[Item] = []
@@ -100,6 +116,7 @@ def build_bundle(options: BuildOptions, out: Path, progress: Progress | None = N
             boot_floor=options.boot_floor,
             allow_downgrade_to=options.allow_downgrade_to,
             notes=options.notes,
+            remove=tuple(options.remove),
         )
         with whole_or_nothing(out) as stream:
             return write_bundle(stream, manifest.to_bytes(), {}, payloads)
@@ -112,6 +129,10 @@ def _encode(
         if progress is not None:
             progress(source.name, done, total)
 
+    if source.type == "app" and not APP_NAME_PATTERN.fullmatch(source.name):
+        raise BuildError(
+            f"app {source.name!r}: an application's name has lower-case letters, digits, '-' and '_', at most 32"
+        )
     if not source.file.is_file():
         raise BuildError(f"{source.file}: no such file; it was given as {source.type} {source.name}")
     with source.file.open("rb") as payload:

@@ -123,6 +123,8 @@ def show_bundle(bundle: Bundle) -> None:
             more += ["PIE" if item.elf.pie else "no PIE", f"RELRO {item.elf.relro}", "NX" if item.elf.nx else "no NX"]
         sizes = (f"{item.size_bytes / KIB:,.0f} KiB", f"{stream_bytes / KIB:,.0f} KiB")
         table.add_row(item.type, item.name, *sizes, f"{item.root_hash[:16]}…", ", ".join(more))
+    for removal in manifest.remove:
+        table.add_row(removal.type, removal.name, "-", "-", "-", "removed")
     console.print(table, markup=False)
 
 
@@ -146,6 +148,8 @@ def release_facts(release: VerifiedRelease) -> dict[str, object]:
     return {
         "product": release.manifest.product,
         "version": str(release.manifest.version),
+        "items": [{"type": item.type, "name": item.name} for item in release.manifest.items],
+        "remove": [{"type": removal.type, "name": removal.name} for removal in release.manifest.remove],
         "targets_version": release.targets.signed.version,
         "role_version": release.delegated.signed.version,
         "expires": min(release.targets.signed.expires, release.delegated.signed.expires).isoformat(),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zentrid.adapters.appprocess import Launch, StartError
 from zentrid.adapters.cgroup import Cage
+from zentrid.adapters.items import FILES_LINK
 from zentrid.adapters.packages import find_package
 from zentrid.core.apps import CANNOT_RUN, NOT_FOUND, AppCommand, AppError, AppLimits, parse_command
 
@@ -36,7 +37,7 @@ def prepare(
         "PATH": "/usr/bin:/bin", "HOME": str(home), "USER": account or "", "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108 - a folder for everybody is what it is
         "PYTHONUNBUFFERED": "1",  # else the last lines before a crash would be lost
-        "ZENTRI_APP": command.name, "ZENTRI_APP_DIR": str(folder),
+        "ZENTRI_APP": command.name, "ZENTRI_APP_DIR": str(folder), "ZENTRI_FILES": str(FILES_LINK),
     }  # fmt: skip
     return Launch(command.name, argv, environment, home, ids, limits.files)
 

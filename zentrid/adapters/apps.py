@@ -30,7 +30,7 @@ from zentrid.ports import AppExit, Frame
 log = logging.getLogger(__name__)
 
 FOLDERS: Final = (Path("/data/zentri/apps"), Path("/usr/share/zentri/apps"))
-"""Where packages are; the first one that has a name wins."""
+"""Where packages are besides those of bundles (`adapters.items`); the first one that has a name wins."""
 HOME: Final = Path("/data/zentri/appdata")
 LOG_PATH: Final = Path("/data/zentri/log/app.log")
 HOLD: Final = Path("/run/zentrid/app-held")
@@ -197,6 +197,7 @@ class AppRunner:
             found[name] = AppInfo(
                 name, known.version, self._state, boot=True, pid=process.pid if process else None,
                 since_s=process.uptime_s if process else None, restarts=self._restarts, description=known.description,
+                source=known.source,
             )  # fmt: skip
         return [found[key] for key in sorted(found)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -50,8 +51,15 @@ def list_packages(folders: Sequence[Path]) -> list[AppInfo]:
     for top in folders:
         for folder in _folders_in(top):
             if folder.name not in found and len(found) < MAX_PACKAGES:
-                found[folder.name] = _info(folder)
+                found[folder.name] = replace(_info(folder), source=source_of(top))
     return list(found.values())
+
+
+def source_of(top: Path) -> str:
+    """Return where the packages in a folder are from: `bundle`, `data` or `image`."""
+    if top.parent.name.startswith("slot-"):
+        return "bundle"
+    return "image" if top.is_relative_to("/usr") else "data"
 
 
 def _folders_in(top: Path) -> list[Path]:

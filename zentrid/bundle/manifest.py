@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Literal, NoReturn, get_args
 
 from zentrid.bundle.fields import Fields
@@ -19,6 +19,7 @@ from zentrid.errors import ZentriError
 MANIFEST_FORMAT: Final = 1
 MAX_MANIFEST_BYTES: Final = 256 * 1024
 MAX_ITEMS: Final = 128
+MAX_REMOVALS: Final = 64
 MAX_NOTES_CHARS: Final = 16 * 1024
 MAX_BOARDS: Final = 16
 MAX_NEEDED: Final = 128
@@ -32,6 +33,7 @@ RELRO_LEVELS: Final[tuple[RelroLevel, ...]] = get_args(RelroLevel)
 
 ITEM_TYPES: Final[tuple[ItemType, ...]] = get_args(ItemType)
 SLOT_TYPES: Final[tuple[ItemType, ...]] = ("kernel", "rootfs")
+DATA_TYPES: Final[tuple[ItemType, ...]] = ("app", "file")
 
 PRODUCT_PATTERN: Final = re.compile(r"[A-Z0-9]{2,16}-[A-Z0-9]{2,16}_[A-Z0-9]{2,32}", re.ASCII)
 BOARD_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
@@ -120,6 +122,14 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """An application or a file that an earlier release brought and this one takes away. One that is not there is no error."""
+
+    type: ItemType
+    name: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One release of one product. Checked when made: an instance is valid, else ManifestError is raised."""
 
@@ -135,6 +145,8 @@ class Manifest:
     allow_downgrade_to: Version | None = None
     """The signer allows devices with an install floor above `version` to come back, down to this version."""
     notes: str = ""
+    remove: tuple[Removal, ...] = ()
+    """Everything else that an earlier release brought stays."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -142,6 +154,11 @@ class Manifest:
     def item(self, item_type: ItemType) -> Item | None:
         """Return the first item of a type (the only one, for `kernel` and `rootfs`); None if there is none."""
         return next((item for item in self.items if item.type == item_type), None)
+
+    @property
+    def has_firmware(self) -> bool:
+        """Whether it holds anything for a slot; else only applications and files change."""
+        return any(item.type in SLOT_TYPES for item in self.items)
 
     @property
     def payloads(self) -> dict[str, Item]:
@@ -157,8 +174,8 @@ class Manifest:
         return f"{self.product}/{self.version}/manifest.json"
 
     def to_json(self) -> dict[str, object]:
-        """Return the JSON object that stands for this manifest."""
-        return {
+        """Return the JSON object that stands for this manifest; `remove` is left out when it is empty."""
+        document: dict[str, object] = {
             "format": MANIFEST_FORMAT,
             "product": self.product,
             "version": str(self.version),
@@ -169,6 +186,7 @@ class Manifest:
             "notes": self.notes,
             "items": [item.to_json() for item in self.items],
         }
+        return document | ({"remove": [asdict(removal) for removal in self.remove]} if self.remove else {})
 
     def to_bytes(self) -> bytes:
         """Return the one way to write this manifest: what is signed and hashed."""
@@ -198,7 +216,7 @@ def _check(manifest: Manifest) -> None:
         limit: Version | None = getattr(manifest, field)
         _require(limit is None or limit <= manifest.version, field, "is above the release's own version")
     _require(len(manifest.notes) <= MAX_NOTES_CHARS, "notes", f"are longer than {MAX_NOTES_CHARS} characters")
-    _require(1 <= len(manifest.items) <= MAX_ITEMS, "items", f"must be 1 to {MAX_ITEMS}")
+    _require((not manifest.remove) <= len(manifest.items) <= MAX_ITEMS, "items", f"must be 1 to {MAX_ITEMS}")
     for index, item in enumerate(manifest.items):
         _check_item(item, f"items.{index}")
     for slot_type in SLOT_TYPES:
@@ -208,6 +226,9 @@ def _check(manifest: Manifest) -> None:
     _require(len(set(names)) == len(names), "items", "has two of the same type and name")
     paths = [item.path for item in manifest.items if item.path is not None]
     _require(len(set(paths)) == len(paths), "items", "has two files with the same path")
+    _check_removals(manifest, names)
+    # The floor is for slots: without firmware it could only take the running one away.
+    _require(manifest.boot_floor is None or manifest.has_firmware, "boot_floor", "has no meaning without firmware")
     sizes = {item.root_hash: item.size_bytes for item in manifest.items}
     _require(
         all(sizes[item.root_hash] == item.size_bytes for item in manifest.items),
@@ -221,15 +242,25 @@ def _check(manifest: Manifest) -> None:
     _require(size_bytes <= MAX_MANIFEST_BYTES, "", f"is {size_bytes} bytes long, the limit is {MAX_MANIFEST_BYTES}")
 
 
+def _check_removals(manifest: Manifest, installed: list[tuple[ItemType, str]]) -> None:
+    _require(len(manifest.remove) <= MAX_REMOVALS, "remove", f"has more than {MAX_REMOVALS} members")
+    for index, removal in enumerate(manifest.remove):
+        _require(removal.type in DATA_TYPES, f"remove.{index}.type", f"must be one of {', '.join(DATA_TYPES)}")
+        _check_name(removal.name, f"remove.{index}.name")
+    removed = {(removal.type, removal.name) for removal in manifest.remove}
+    _require(len(removed) == len(manifest.remove), "remove", "names the same item twice")
+    _require(not removed & set(installed), "remove", "names an item that the release installs")
+
+
 def _check_item(item: Item, where: str) -> None:
     _require(item.type in ITEM_TYPES, f"{where}.type", f"must be one of {', '.join(ITEM_TYPES)}")
-    _require(ITEM_NAME_PATTERN.fullmatch(item.name), f"{where}.name", "must be 1 to 64 letters, digits, dots, - or _")
+    _check_name(item.name, f"{where}.name")
     _require(0 <= item.size_bytes <= MAX_PAYLOAD_BYTES, f"{where}.size", f"must be 0 to {MAX_PAYLOAD_BYTES} bytes")
     _require(_HEX_HASH_PATTERN.fullmatch(item.root_hash), f"{where}.root_hash", "must be 64 lower-case hex digits")
     allowed: dict[str, tuple[ItemType, ...]] = {
-        "version": ("app", "file"),
-        "kind": ("app", "file"),
-        "elf": ("app", "file"),
+        "version": DATA_TYPES,
+        "kind": DATA_TYPES,
+        "elf": DATA_TYPES,
         "entry": ("app",),
         "path": ("file",),
     }
@@ -245,21 +276,27 @@ def _check_item(item: Item, where: str) -> None:
         _check_elf(item.elf, f"{where}.elf")
 
 
+def _check_name(name: str, where: str) -> None:
+    _require(ITEM_NAME_PATTERN.fullmatch(name), where, "must be 1 to 64 letters, digits, dots, - or _")
+
+
 def _check_elf(elf: ElfFacts, where: str) -> None:
     _require(_WORD_PATTERN.fullmatch(elf.machine), f"{where}.machine", "must be one word")
     _require(len(elf.needed) <= MAX_NEEDED, f"{where}.needed", f"are more than {MAX_NEEDED} libraries")
     for library in elf.needed:
         _require(_LIBRARY_PATTERN.fullmatch(library), f"{where}.needed", f"{library[:40]!r} is no library name")
-    build_id_ok = elf.build_id is None or _BUILD_ID_PATTERN.fullmatch(elf.build_id)
-    _require(build_id_ok, f"{where}.build_id", "must be lower-case hexadecimal")
+    _require(
+        elf.build_id is None or _BUILD_ID_PATTERN.fullmatch(elf.build_id),
+        f"{where}.build_id",
+        "must be lower-case hexadecimal",
+    )
     _require(elf.relro in RELRO_LEVELS, f"{where}.relro", "must be full, partial or none")
 
 
 def is_safe_path(path: str) -> bool:
     """Tell whether `path` is relative, made of plain characters, and stays where it starts."""
-    if len(path) > MAX_PATH_CHARS or not _PATH_PATTERN.fullmatch(path):
-        return False
-    return not {".", ".."} & set(path.split("/"))
+    plain = len(path) <= MAX_PATH_CHARS and bool(_PATH_PATTERN.fullmatch(path))
+    return plain and not {".", ".."} & set(path.split("/"))
 
 
 def _require(condition: object, field: str, problem: str) -> None:
@@ -290,8 +327,7 @@ def _refuse_number(text: str) -> NoReturn:
 
 def _parse_document(fields: Fields) -> Manifest:
     found = fields.whole_number("format")
-    if found != MANIFEST_FORMAT:
-        raise ManifestError("format", f"is {found}, this software knows format {MANIFEST_FORMAT}")
+    _require(found == MANIFEST_FORMAT, "format", f"is {found}, this software knows format {MANIFEST_FORMAT}")
     manifest = Manifest(
         product=fields.text("product"),
         version=fields.version("version"),
@@ -304,9 +340,26 @@ def _parse_document(fields: Fields) -> Manifest:
             _parse_item(Fields(entry, f"items.{index}", ManifestError))
             for index, entry in enumerate(fields.array("items", MAX_ITEMS))
         ),
+        remove=_parse_removals(fields),
     )
     fields.require_all_used()
     return manifest
+
+
+def _parse_removals(fields: Fields) -> tuple[Removal, ...]:
+    removals: list[Removal] = []
+    for index, entry in enumerate(fields.array("remove", MAX_REMOVALS) if fields.has("remove") else ()):
+        found = Fields(entry, f"remove.{index}", ManifestError)
+        removals.append(Removal(_item_type(found), found.text("name")))
+        found.require_all_used()
+    return tuple(removals)
+
+
+def _item_type(fields: Fields) -> ItemType:
+    text = fields.text("type")
+    if (known := next((known for known in ITEM_TYPES if known == text), None)) is None:
+        raise fields.fail("type", f"must be one of {', '.join(ITEM_TYPES)}")
+    return known
 
 
 def _version_or_none(fields: Fields, name: str) -> Version | None:
@@ -314,12 +367,8 @@ def _version_or_none(fields: Fields, name: str) -> Version | None:
 
 
 def _parse_item(fields: Fields) -> Item:
-    found = fields.text("type")
-    item_type = next((known for known in ITEM_TYPES if known == found), None)
-    if item_type is None:
-        raise fields.fail("type", f"must be one of {', '.join(ITEM_TYPES)}")
     item = Item(
-        type=item_type,
+        type=_item_type(fields),
         name=fields.text("name"),
         size_bytes=fields.whole_number("size"),
         root_hash=fields.text("root_hash"),
@@ -336,8 +385,7 @@ def _parse_item(fields: Fields) -> Item:
 def _parse_elf(parent: Fields) -> ElfFacts:
     fields = parent.object("elf")
     relro = fields.text("relro")
-    level = next((known for known in RELRO_LEVELS if known == relro), None)
-    if level is None:
+    if (level := next((known for known in RELRO_LEVELS if known == relro), None)) is None:
         raise fields.fail("relro", f"must be one of {', '.join(RELRO_LEVELS)}")
     facts = ElfFacts(
         machine=fields.text("machine"),

@@ -71,7 +71,7 @@ def _fitting(lines: Sequence[str]) -> list[str]:
 
 def app_lines(infos: Sequence[AppInfo], now: datetime) -> str:
     """Return the applications as a table: the header begins with `#`, columns are separated by blanks."""
-    rows = [("# name", "version", "boot", "state", "pid", "since", "restarts", "description")]
+    rows = [("# name", "version", "boot", "state", "pid", "since", "restarts", "source", "description")]
     rows += [
         (
             f"  {info.name}",
@@ -81,6 +81,7 @@ def app_lines(infos: Sequence[AppInfo], now: datetime) -> str:
             "-" if info.pid is None else str(info.pid),
             "-" if info.since_s is None else (now - timedelta(seconds=info.since_s)).strftime("%Y-%m-%dT%H:%M:%SZ"),
             str(info.restarts),
+            info.source,
             info.description,
         )
         for info in infos

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from zentrid.commands.updaterun import UpdateRunner
 from zentrid.core.apps import AppInfo
+from zentrid.core.items import ItemSet
 from zentrid.core.names import SlotName
 from zentrid.core.variables import Values
 from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, Updates
@@ -103,6 +104,8 @@ class Context:
     """What the DMS last said: `claimed` (0/1), `owner`, `product`, `tag`, `time`; and `last_contact`."""
     boot_health: Callable[[], tuple[bool, str]] = lambda: (False, "the supervisor has just started")
     """Whether this boot was marked good, and a sentence about it."""
+    held_items: Callable[[], ItemSet | None] = lambda: None
+    """The applications and files that bundles brought to the running slot; may block briefly."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

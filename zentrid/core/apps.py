@@ -105,6 +105,8 @@ class AppInfo:
     """How often it was started again by itself since it became the boot application."""
     description: str = ""
     """What its package says; for a `bad` one, what is wrong with it."""
+    source: str = "-"
+    """Where its package is from: `bundle`, `data` (put there by hand) or `image`; `-` for none."""
 
 
 def parse_command(setting: str) -> AppCommand | None:

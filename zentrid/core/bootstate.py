@@ -344,6 +344,11 @@ def add_fault(state: BootState, fault: Fault, *, most: int = MAX_FAULTS) -> Boot
     return replace(state, faults=faults, fault_records=(*state.fault_records, fault)[-max(faults, 1) :])
 
 
+def raise_floor(state: BootState, version: Version) -> BootState:
+    """Record that a release without firmware is healthy: nothing older is installed any more, as after any other release."""
+    return replace(state, floor=max(state.floor, version))
+
+
 def forget_release(state: BootState, slot: SlotName, version: str) -> BootState:
     """Drop the faults of a release that was taken back: they say nothing about the one that runs now.
 

@@ -5,6 +5,9 @@ The state is durable before an effect runs, and every effect may run again after
     idle → checking → downloading → verifying → activating → rebooting → confirming → idle
              any of these → failed → idle; before activating also → cancelled → idle; after it → rolled back → idle
 
+A release without firmware takes the same way without the restart: it is activated by switching the set of applications and
+files, and confirmed, or taken back, in the same boot.
+
 Only what happens from `downloading` on changes anything on the device, so that is what the journal remembers.
 """
 
@@ -47,6 +50,11 @@ class Event(Enum):
     BOOTED_NEW = "booted new"
     BOOTED_OLD = "booted old"
     HEALTHY = "healthy"
+    ITEMS_ADMITTED = "items admitted"
+    ITEMS_VERIFIED = "items verified"
+    SWITCHED = "switched"
+    ITEMS_HEALTHY = "items healthy"
+    ITEMS_UNHEALTHY = "items unhealthy"
     CANCEL = "cancel"
     FAIL = "fail"
 
@@ -63,6 +71,12 @@ class Effect(Enum):
     AWAIT_HEALTH = "await health"
     MARK_GOOD = "mark good"
     CLEAR_FAULTS = "clear faults"
+    FILL_STORE = "fill store"
+    SWITCH_SET = "switch set"
+    RESTART_APPLICATION = "restart application"
+    SWITCH_BACK = "switch back"
+    DROP_FAULTS = "drop faults"
+    RAISE_FLOOR = "raise floor"
     STOP_WORKER = "stop worker"
     REPORT_INSTALLED = "report installed"
     REPORT_ROLLED_BACK = "report rolled back"
@@ -117,6 +131,14 @@ TABLE: Final[Mapping[tuple[State, Event], Step]] = {
     (State.CONFIRMING, Event.BOOTED_NEW): Step(State.CONFIRMING, (Effect.AWAIT_HEALTH,)),
     (State.CONFIRMING, Event.BOOTED_OLD): _ROLLED_BACK,
     (State.CONFIRMING, Event.HEALTHY): _CONFIRMED,
+    # Without firmware: no slot changes, and no restart is needed.
+    (State.CHECKING, Event.ITEMS_ADMITTED): Step(State.DOWNLOADING, (Effect.FILL_STORE,)),
+    (State.VERIFYING, Event.ITEMS_VERIFIED): Step(State.ACTIVATING, (Effect.SWITCH_SET,)),
+    (State.ACTIVATING, Event.SWITCHED): Step(State.CONFIRMING, (Effect.RESTART_APPLICATION, Effect.AWAIT_HEALTH)),
+    (State.CONFIRMING, Event.ITEMS_HEALTHY): Step(State.IDLE, (Effect.RAISE_FLOOR, Effect.REPORT_INSTALLED)),
+    (State.CONFIRMING, Event.ITEMS_UNHEALTHY): Step(
+        State.IDLE, (Effect.SWITCH_BACK, Effect.RESTART_APPLICATION, Effect.DROP_FAULTS, Effect.REPORT_ROLLED_BACK)
+    ),
 }
 
 
@@ -245,8 +267,7 @@ def _too_old(manifest: Manifest, device: Device) -> Refusal | None:
 
 
 def _incomplete(manifest: Manifest) -> Refusal | None:
-    types = {item.type for item in manifest.items}
-    if not {"kernel", "rootfs"} <= types:
+    if manifest.has_firmware and not (manifest.item("kernel") and manifest.item("rootfs")):
         # The FIT holds the root hash, so a kernel and a rootfs of different releases would never boot.
         return Refusal("no_firmware", f"release {manifest.version} does not hold a kernel and a rootfs together")
     return None

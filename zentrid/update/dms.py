@@ -19,6 +19,7 @@ from zentrid.update.link import WorkerLink, WorkerRun, text_of
 from zentrid.update.outbox import Outbox
 from zentrid.update.pace import Pace
 from zentrid.update.reports import command_report, status_facts
+from zentrid.update.running import running_release
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class DmsClient:
             faults: int | None = (await asyncio.to_thread(parts.boot_state.read)).faults
         except (BootStateLostError, OSError):
             faults = None
-        facts = status_facts(parts.release.version, parts.slots.running == SAFE_SLOT, faults)
+        facts = status_facts(await asyncio.to_thread(running_release, parts), parts.slots.running == SAFE_SLOT, faults)
         request = self._link.request("status", body=facts)
         if most_s is None:
             return (await self._link.ask(request)).values
@@ -240,7 +241,8 @@ class DmsClient:
     async def _answer(self, command: ServerCommand, accepted: bool, sentence: str) -> bool:
         """Bring the answer to the server; return whether it took it. Raises UpdateError."""
         parts = self._link.parts
-        report = command_report(command.id, accepted, sentence, parts.release.version, parts.utc())
+        running = await asyncio.to_thread(running_release, parts)
+        report = command_report(command.id, accepted, sentence, running, parts.utc())
         taken = False
 
         async def note(report_id: str) -> None:

@@ -18,6 +18,11 @@ _MAX_TEXT_CHARS: Final = 600
 _REPORT_ID = re.compile(r"[0-9a-f-]{36}")
 
 
+FIRMWARE: Final = "firmware"
+ITEMS: Final = "items"
+"""What an update changes: a slot (and with it the applications and files of that slot), or only those of the running one."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where the current or last update stands."""
@@ -28,6 +33,9 @@ class Entry:
     from_version: str = ""
     to_version: str = ""
     target: SlotName = "a"
+    scope: str = FIRMWARE
+    starts: int = 0
+    """So often the supervisor has started while applications and files were on trial, the switch included."""
     boot_floor: str = ""
     """What the new release asks for once it is healthy; empty: nothing."""
     unhealthy: str = ""
@@ -82,5 +90,8 @@ def _entry(value: dict[str, Any]) -> Entry:
         target=cast("SlotName", value["target"]),
         result=int(value["result"]),
         pending=pending,
+        # Releases before these were there left journals without them.
+        scope=ITEMS if value.get("scope") == ITEMS else FIRMWARE,
+        starts=int(value.get("starts", 0)),
         **{name: printable(str(value[name]), _MAX_TEXT_CHARS) for name in texts},
     )

@@ -14,10 +14,11 @@ from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWrite
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import Event, State, event_at_start, transition
 from zentrid.update.errors import Result
-from zentrid.update.journal import Entry, Journal
+from zentrid.update.journal import ITEMS, Entry, Journal
 from zentrid.update.link import Parts
 from zentrid.update.outbox import Outbox
 from zentrid.update.reports import outcome_report, why_rolled_back
+from zentrid.update.running import running_release
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class Ledger:
         **changes: Any,  # noqa: ANN401
     ) -> None:
         """Take the last step. The report is in the journal until it is in the outbox, so no power cut loses it."""
-        report = outcome_report(self.entry, outcome, reason, detail, self._parts.release.version, self._parts.utc())
+        running = await asyncio.to_thread(running_release, self._parts)
+        report = outcome_report(self.entry, outcome, reason, detail, running, self._parts.utc())
         await self.enter(event, pending=report, **changes)
         await self._post_pending()
 
@@ -70,6 +72,8 @@ class Ledger:
         `starting_over`: a new update is wanted, so from safe mode an activated release is not waited for any longer.
         """
         await self._post_pending()
+        if self.entry.scope == ITEMS:
+            return  # those who know the sets settle it
         entry, boot = self.entry, await self.boot()
         running = self._parts.slots.running
         event = event_at_start(entry.state, entry.target, running, boot)
@@ -78,10 +82,10 @@ class Ledger:
             event = Event.BOOTED_OLD
         failure = int(Result.GENERAL_FAILURE)
         if event is Event.FAIL:
-            await self.finish(event, "failed", "interrupted", _INTERRUPTED, result=failure)
+            await self.interrupted()
         elif event is Event.BOOTED_OLD:
             reason, detail = why_rolled_back(entry, boot)
-            await self._forget_faults(entry)  # before the journal closes: a cut in between repeats it
+            await self.forget_faults(entry)  # before the journal closes: a cut in between repeats it
             await self.finish(event, "rolled_back", reason, detail, result=failure, failed_version=entry.to_version)
         elif event is not None:
             await self.enter(event)
@@ -89,7 +93,12 @@ class Ledger:
             # It was marked good, and the journal could not say so any more: the boot state counts.
             await self.confirm()
 
-    async def _forget_faults(self, entry: Entry) -> None:
+    async def interrupted(self) -> None:
+        """Conclude an update that a restart ended before anything was activated."""
+        failure = int(Result.GENERAL_FAILURE)
+        await self.finish(Event.FAIL, "failed", "interrupted", _INTERRUPTED, result=failure)
+
+    async def forget_faults(self, entry: Entry) -> None:
         """Drop the faults of a release that was taken back: they must not push the one that runs now into safe mode."""
         try:
             await asyncio.to_thread(

@@ -18,6 +18,7 @@ from zentrid.ports import BootStateStore, Identity, Release, SlotInspector
 from zentrid.update.contact import Contact
 from zentrid.update.durable import Hook, no_hook
 from zentrid.update.errors import DmsRefusedError, WorkerDiedError, printable
+from zentrid.update.itemtrial import Checks
 from zentrid.update.protocol import Answer, Delivered, Message, Op, Refused, Request
 
 ASK_SILENCE_S: Final = 90.0
@@ -79,12 +80,17 @@ class Paths:
 
     identity_dir: Path = Path("/identity")
     data_dir: Path = Path("/data/zentri")
-    """Holds `journal.json`, `outbox/` and `tuf/`."""
+    """Holds `journal.json`, `outbox/`, `items/` and `tuf/`."""
 
     @property
     def journal(self) -> Path:
         """The update journal."""
         return self.data_dir / "journal.json"
+
+    @property
+    def items(self) -> Path:
+        """The folder for applications and files of bundles."""
+        return self.data_dir / "items"
 
     @property
     def outbox(self) -> Path:
@@ -95,6 +101,10 @@ class Paths:
     def tuf(self) -> Path:
         """The signed metadata's folder."""
         return self.data_dir / "tuf"
+
+
+async def _nothing_more(_manifest: Manifest) -> None:
+    return
 
 
 async def _no_objection(_manifest: Manifest) -> str | None:
@@ -117,6 +127,10 @@ class Parts:
     """`ota.rate_limit`; 0: none."""
     pre_install: Callable[[Manifest], Awaitable[str | None]] = _no_objection
     """Asked before anything is written; a sentence is a refusal."""
+    post_install: Callable[[Manifest], Awaitable[None]] = _nothing_more
+    """Called after applications and files were switched, before they are judged."""
+    checks: Checks = field(default_factory=Checks)
+    """What judges applications and files on trial."""
     utc: Callable[[], datetime] = lambda: datetime.now(UTC)
     verify_fit: bool = True
     """Check that kernel and rootfs belong together; off only where no FIT is used."""

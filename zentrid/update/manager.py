@@ -1,8 +1,7 @@
 """The update manager: carries out the state table of `core.update`, durably, and decides outcomes after a restart.
 
 It runs in the supervisor and keeps the rights: it alone changes the boot state. Everything that comes from outside is met by
-the worker, a child without rights. The order that must never change: the target loses its tries before its first write; it
-gets them back only after everything was read back; the journal says what is about to happen before it happens.
+the worker, a child without rights. How it is installed: `firmware`, `itemset`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_ca
 from zentrid.core.version import version_or_zero
 from zentrid.errors import ZentriError
 from zentrid.ports import UpdateOptions, UpdateProgress
+from zentrid.update.attempt import Attempt
 from zentrid.update.dms import DmsClient
 from zentrid.update.errors import (
     DmsError,
@@ -31,12 +32,15 @@ from zentrid.update.errors import (
     UpdateError,
     UpdateRefusedError,
 )
-from zentrid.update.files import InstallFiles, open_bundle_file
+from zentrid.update.files import open_bundle_file
+from zentrid.update.firmware import Firmware
+from zentrid.update.itemset import ItemUpdates
+from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
-from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
+from zentrid.update.link import Parts, WorkerLink
 from zentrid.update.outbox import Outbox
-from zentrid.update.protocol import Answer, Progress
 from zentrid.update.reports import inventory
+from zentrid.update.running import running_release
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +58,13 @@ class UpdateManager:
         self.dms = DmsClient(
             self._link, self._ledger.outbox, busy=lambda: self._running, on_trial=lambda: self.on_trial
         )
+        self.items = ItemUpdates(parts, self._link, self._ledger)
+        self._firmware = Firmware(parts, self._link, self._ledger, self.items)
+        self._attempt = Attempt(self._ledger)
+        """The one that runs, or the last one."""
         self._running = False
-        self._cancelled = False
         self._proven = False
         """The running slot is good by the boot state, or nothing could take it back."""
-        self._committed = False
-        """Past cancelling, even if the journal does not say so yet."""
-        self._worker: WorkerRun | None = None
-        self._percent = 0
-        self._received_bytes = 0
 
     # --- what others ask ------------------------------------------------------------------------------------------
     @property
@@ -73,12 +75,12 @@ class UpdateManager:
     @property
     def percent(self) -> int:
         """Progress of the running update, 0 to 100."""
-        return self._percent
+        return self._attempt.percent
 
     @property
     def received_bytes(self) -> int:
         """What the running or last update has received from the network."""
-        return self._received_bytes
+        return self._attempt.received_bytes
 
     @property
     def last_result(self) -> int:
@@ -105,6 +107,11 @@ class UpdateManager:
         return not self._proven
 
     @property
+    def version(self) -> str:
+        """The newest release that is part of what runs. Reads a small file."""
+        return running_release(self._parts)
+
+    @property
     def failed_version(self) -> str:
         """The release that was rolled back last; empty: none. Nothing should install it again by itself."""
         return self._ledger.entry.failed_version
@@ -117,6 +124,7 @@ class UpdateManager:
         """
         try:
             await self._ledger.settle(starting_over=False)
+            await self.items.settle()
         except OSError as error:
             # The supervisor must come up all the same; the next start tries again.
             log.error("update: cannot settle what the last run left (%s)", error.strerror)
@@ -140,10 +148,13 @@ class UpdateManager:
         version = version_or_zero(parts.release.version)
         asked_floor = entry.boot_floor if entry.to_version == parts.release.version else ""
         boot_floor = version_or_zero(asked_floor) if asked_floor else None
-        confirming = entry.state is State.CONFIRMING
+        confirming = entry.state is State.CONFIRMING and entry.scope == FIRMWARE
+        # What applications and files on trial are worth is not known yet.
+        newest = version if self.items.on_trial else version_or_zero(await asyncio.to_thread(running_release, parts))
 
         def good(state: BootState) -> BootState:
             marked = bootstate.mark_good(state, parts.slots.running, version, boot_floor)
+            marked = marked if self._in_safe_mode else bootstate.raise_floor(marked, newest)
             return bootstate.clear_faults(marked) if confirming else marked
 
         # The boot state first: it is what counts. A cut after it finds the journal still confirming and repeats both.
@@ -159,6 +170,7 @@ class UpdateManager:
             # It is good: the boot state says so. The report is made at the next start.
             log.error("update: confirmed, but the journal cannot say so (%s)", error.strerror)
             self._ledger.remember(state=State.IDLE)
+        await self.items.tidy()
 
     async def on_unhealthy(self, reason: str) -> None:
         """Record, durably, why the supervisor gives up the new release's first boot; call it before the restart."""
@@ -178,26 +190,23 @@ class UpdateManager:
         """
         if self._running:
             raise UpdateBusyError
-        self._running, self._cancelled, self._committed = True, False, False
-        self._percent = self._received_bytes = 0
+        self._running, self._attempt = True, Attempt(self._ledger)
         self.dms.make_way()
         try:
             async with aclosing(self._steps(options)) as steps:
                 async for news in steps:
                     yield news
         finally:
-            self._running, self._worker = False, None
+            self._running = False
             if self._ledger.entry.state is State.CHECKING:
                 # Nobody follows any more, and nothing has begun.
                 self._ledger.remember(state=State.IDLE)
 
     async def cancel(self) -> bool:
         """Cancel a running update; False when none runs or it is past cancelling."""
-        if not self._running or self._committed or not can_cancel(self._ledger.entry.state):
+        if not self._running or self._attempt.committed or not can_cancel(self._ledger.entry.state):
             return False
-        self._cancelled = True
-        if self._worker is not None:
-            self._worker.stop()
+        self._attempt.cancel()
         return True
 
     async def _steps(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
@@ -206,7 +215,7 @@ class UpdateManager:
                 async for news in update:
                     yield news
         except UpdateError as error:
-            yield await self._failed(UpdateCancelledError() if self._cancelled else error)
+            yield await self._failed(UpdateCancelledError() if self._attempt.cancelled else error)
         except ZentriError as error:
             yield await self._failed(UpdateRefusedError(error.reason, str(error)))
         except OSError as error:
@@ -216,16 +225,16 @@ class UpdateManager:
         await self._ledger.settle(starting_over=True)
         self._begin()
         with open_bundle_file(options.source) as bundle_fd:
-            yield self._news("checking the bundle" if options.source else "asking the server")
+            yield self._attempt.news("checking the bundle" if options.source else "asking the server")
             manifest = await self._find(options, bundle_fd)
-            self._heed_cancel()
+            self._attempt.heed_cancel()
             if manifest is None or options.check_only:
                 yield self._nothing_to_do(manifest, options)
                 return
-            async with aclosing(self._install(manifest, bundle_fd)) as steps:
+            part = self._firmware if manifest.has_firmware else self.items
+            async with aclosing(part.install(manifest, bundle_fd, self._attempt)) as steps:
                 async for news in steps:
                     yield news
-        yield await self._activate(manifest)
 
     def _begin(self) -> None:
         state = self._ledger.entry.state
@@ -234,20 +243,22 @@ class UpdateManager:
         self._ledger.remember(
             state=transition(state, Event.START).state,
             update_id=str(uuid4()),
-            from_version=self._parts.release.version,
+            from_version=self.version,
             to_version="",
             boot_floor="",
             unhealthy="",
+            scope=FIRMWARE,
         )
 
     async def _find(self, options: UpdateOptions, bundle_fd: int | None) -> Manifest | None:
         """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
         slots = await asyncio.to_thread(self._parts.slots.slots)
         boot = await self._ledger.boot()
-        body = {} if bundle_fd is not None else inventory(self._parts.release, boot, slots, options)
+        running = replace(self._parts.release, version=self.version)
+        body = {} if bundle_fd is not None else inventory(running, boot, slots, options)
         request = self._link.request("check", body=body, bundle_fd=bundle_fd)
         fds = () if bundle_fd is None else (bundle_fd,)
-        answer = await self._link.ask(request, fds=fds, started=self._started)
+        answer = await self._link.ask(request, fds=fds, started=self._attempt.started)
         text = answer.text("manifest")
         if text is None:
             return None
@@ -258,7 +269,7 @@ class UpdateManager:
         self._ledger.remember(to_version=str(manifest.version))
         if bundle_fd is None and answer.text("target") != manifest.target_path:
             raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
-        if str(manifest.version) == self._parts.release.version and not options.force and not self._in_safe_mode:
+        if str(manifest.version) == running.version and not options.force and not self._in_safe_mode:
             return None
         await self._admit(manifest)
         return manifest
@@ -279,55 +290,12 @@ class UpdateManager:
         found = refusal(manifest, device)
         if found is not None:
             raise UpdateRefusedError(found.reason, found.sentence)
+        if not manifest.has_firmware and not self._proven:
+            raise UpdateRefusedError("waiting", WHY_NOT_NOW[State.CONFIRMING])
+        await self.items.admit(manifest, target)
         objection = await parts.pre_install(manifest)
         if objection:
             raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
-
-    async def _install(self, manifest: Manifest, bundle_fd: int | None) -> AsyncGenerator[UpdateProgress, None]:
-        parts = self._parts
-        target = choose_target(await self._ledger.boot(), parts.slots.running)
-        async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
-            floor = str(manifest.boot_floor) if manifest.boot_floor else ""
-            await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
-            await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
-            self._heed_cancel()
-            fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
-            request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
-            run = await parts.launcher.start(request, fds, INSTALL_SILENCE_S)
-            try:
-                self._started(run)
-                async for message in run.messages():
-                    if isinstance(message, Progress):
-                        await self._follow(message)
-                        yield self._news(f"{manifest.product}-{manifest.version}")
-                    elif isinstance(message, Answer):
-                        break
-            finally:
-                await run.close()
-        if self._ledger.entry.state is State.DOWNLOADING:
-            await self._ledger.enter(Event.WRITTEN)
-
-    async def _follow(self, message: Progress) -> None:
-        self._percent, self._received_bytes = message.percent, message.received_bytes
-        if message.phase == "verifying" and self._ledger.entry.state is State.DOWNLOADING:
-            await self._ledger.enter(Event.WRITTEN)
-
-    async def _activate(self, manifest: Manifest) -> UpdateProgress:
-        self._heed_cancel()
-        self._committed = True
-        entry = await self._ledger.enter(Event.VERIFIED)
-        await asyncio.to_thread(
-            self._parts.boot_state.update,
-            lambda state: bootstate.activate(state, entry.target, from_safe_mode=self._in_safe_mode),
-        )
-        try:
-            await self._ledger.enter(Event.ACTIVATED, result=int(Result.UPDATED))
-        except OSError as error:
-            # It is done: the boot state counts. The next start settles what the journal says from there.
-            log.error("update: activated, but the journal cannot say so (%s)", error.strerror)
-            self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
-        self._percent = 100
-        return self._news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)
 
     # --- endings -------------------------------------------------------------------------------------------------
     def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:
@@ -335,10 +303,10 @@ class UpdateManager:
         state = transition(entry.state, Event.NOTHING_TO_DO).state
         if manifest is not None:
             self._ledger.remember(state=state)
-            return self._news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
+            return self._attempt.news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
         self._ledger.remember(state=state, result=int(Result.NO_UPDATE_REQUIRED))
-        running = f"{self._parts.release.product}-{self._parts.release.version}"
-        return self._news(f"No update required: {running} is what should run.", done=True)
+        running = f"{self._parts.release.product}-{self.version}"
+        return self._attempt.news(f"No update required: {running} is what should run.", done=True)
 
     async def _failed(self, error: UpdateError) -> UpdateProgress:
         """End the update that `error` stopped; what is reported of it depends on how far it had come."""
@@ -359,32 +327,9 @@ class UpdateManager:
                 # The journal cannot be written: what it says is settled at the next start.
                 log.error("update: the outcome cannot be recorded (%s)", second.strerror)
                 self._ledger.remember(state=State.IDLE, result=result)
-        return self._news(sentence, done=True, ok=False, result=result)
+        return self._attempt.news(sentence, done=True, ok=False, result=result)
 
     # --- small things ---------------------------------------------------------------------------------------------
     @property
     def _in_safe_mode(self) -> bool:
         return self._parts.slots.running == SAFE_SLOT
-
-    def _started(self, run: WorkerRun) -> None:
-        self._worker = run
-        if self._cancelled:
-            run.stop()
-
-    def _heed_cancel(self) -> None:
-        if self._cancelled:
-            raise UpdateCancelledError
-
-    def _news(
-        self, message: str, *, done: bool = False, ok: bool = True, reboot: bool = False, result: int | None = None
-    ) -> UpdateProgress:
-        return UpdateProgress(
-            state=self.state,
-            percent=self._percent,
-            message=message,
-            received_bytes=self._received_bytes,
-            done=done,
-            ok=ok,
-            reboot=reboot,
-            result=self.last_result if result is None else result,
-        )

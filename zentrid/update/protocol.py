@@ -22,6 +22,8 @@ MAX_REQUEST_BYTES: Final = 256 * 1024
 MAX_LINE_BYTES: Final = 2 * 1024 * 1024
 """A manifest of 256 KiB in JSON, every character of it escaped."""
 
+WORKER_USER: Final = "zentri-ota"
+
 Op = Literal["claim", "activate", "status", "check", "report", "install"]
 
 
@@ -47,6 +49,19 @@ class ItemSpec:
 
 
 @dataclass(frozen=True)
+class UnpackSpec:
+    """A payload of an application, and the empty folder that it goes to."""
+
+    name: str
+    version: str
+    entry: str | None
+    kind: str
+    size_bytes: int
+    fd: int
+    folder: str
+
+
+@dataclass(frozen=True)
 class InstallSpec:
     """What to write where."""
 
@@ -54,7 +69,9 @@ class InstallSpec:
     slot: str
     items: tuple[ItemSpec, ...]
     verify_fit: bool = True
-    """Check that kernel and rootfs belong together; off only for boards without a FIT."""
+    """Check that kernel and rootfs belong together; off only for boards without a FIT, and without firmware."""
+    unpack: tuple[UnpackSpec, ...] = ()
+    """What is done with verified payloads of applications."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,7 @@ class Request:
     port: int
     uuid: str
     version: str
-    user: str = "zentri-ota"
+    user: str = WORKER_USER
     """The user to become when started as root; one that does not exist is left out."""
     body: dict[str, Any] = field(default_factory=dict)
     """For claim, activate, check and status: what is sent to the server, apart from the UUID."""
@@ -100,7 +117,8 @@ def parse_request(raw: bytes) -> Request:
         ItemSpec(**{**item, "sources": tuple(SourceSpec(**source) for source in item["sources"])})
         for item in install["items"]
     )
-    return Request(**{**value, "install": InstallSpec(**{**install, "items": items})})
+    unpack = tuple(UnpackSpec(**spec) for spec in install["unpack"])
+    return Request(**{**value, "install": InstallSpec(**{**install, "items": items, "unpack": unpack})})
 
 
 @dataclass(frozen=True)

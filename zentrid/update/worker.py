@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlencode
@@ -32,6 +32,7 @@ from zentrid.update.protocol import InstallSpec, ItemSpec, Request
 from zentrid.update.sideload import open_payloads, trusted_manifest
 from zentrid.update.target import Source
 from zentrid.update.transport import Endpoint, Limits, Transport, client_context
+from zentrid.update.unpack import UnpackJob, unpack
 
 PROGRESS_INTERVAL_S: Final = 0.2
 MAX_ADDRESS_SPACE_BYTES: Final = 768 * 1024 * 1024
@@ -195,6 +196,8 @@ class _Worker:
         install(tuple(_job(item) for item in spec.items), payloads, self._tell)
         if spec.verify_fit:
             _check_fit(spec)
+        for each in spec.unpack:
+            unpack(UnpackJob(**{**asdict(each), "folder": Path(each.folder)}), os.uname().machine)
         return {"received_bytes": self._received()}
 
     def _received(self) -> int:

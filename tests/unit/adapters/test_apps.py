@@ -46,7 +46,7 @@ async def test_it_inherits_nothing_and_is_limited(bench):
     told = json.loads("".join(bench.said()))
     assert told["argv"] == ["first", "the second"]
     assert set(told["env"]) - {"LC_CTYPE"} == {
-        "PATH", "HOME", "USER", "LANG", "TMPDIR", "PYTHONUNBUFFERED", "ZENTRI_APP", "ZENTRI_APP_DIR",
+        "PATH", "HOME", "USER", "LANG", "TMPDIR", "PYTHONUNBUFFERED", "ZENTRI_APP", "ZENTRI_APP_DIR", "ZENTRI_FILES",
     }  # fmt: skip
     assert told["env"]["ZENTRI_APP_DIR"] == str(bench.top / "one")
     assert told["cwd"] == str(bench.tmp / "home")

@@ -396,3 +396,56 @@ def test_a_path_that_cannot_be_used_is_named_and_told_in_words(bad, words, tmp_p
     assert "Errno" not in sentence
     assert "check the path" in sentence
     assert any(sentence.startswith(f"{word}: ") for word in words)
+
+
+# --- applications and files, without firmware ------------------------------------------------------------------------
+
+
+def only(tmp_path, *words):
+    """Return the words that build a bundle without firmware, and its path."""
+    out = tmp_path / "out" / "items.zb"
+    return ["build", "--product", PRODUCT, "--version", "1.2.1", "--out", out, *words], out
+
+
+def test_a_bundle_may_bring_one_file_and_take_things_away(good, fleet, tmp_path, inputs, monkeypatch, capsys):
+    words, out = only(
+        tmp_path, "--file", f"etc/motd={inputs / 'motd'}", "--remove", "app:old-tool", "--remove", "file:etc/rules"
+    )
+    gone = [{"type": "app", "name": "old-tool"}, {"type": "file", "name": "etc_rules"}]
+    assert good(*words)["manifest"]["remove"] == gone
+    good(*sign_words(out, fleet, tmp_path))
+    assert good("inspect", out)["manifest"]["remove"] == gone
+    verified = good("verify", out, "--root", fleet / "1.root.json")
+    assert verified["remove"] == gone
+    assert verified["items"] == [{"type": "file", "name": "etc_motd"}]
+    monkeypatch.setattr(sys, "argv", ["bundle", "inspect", str(out)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("old-tool", "etc_rules", "removed"))
+
+
+def test_a_bundle_may_only_take_things_away(good, fleet, tmp_path):
+    words, out = only(tmp_path, "--remove", "app:old-tool")
+    good(*words)
+    good(*sign_words(out, fleet, tmp_path))
+    assert good("verify", out, "--root", fleet / "1.root.json")["items"] == []
+
+
+def test_removals_that_make_no_sense_are_refused(bad, tmp_path, inputs):
+    for text in ("tool", "kernel:kernel", "app:", "app"):
+        assert "write app:NAME or file:PATH" in bad(*only(tmp_path, "--remove", text)[0])
+    assert "nothing to put in" in bad(*only(tmp_path)[0])
+    both = only(tmp_path, "--file", f"etc/motd={inputs / 'motd'}", "--remove", "file:etc/motd")[0]
+    assert "names an item that the release installs" in bad(*both)
+    twice = only(tmp_path, "--remove", "app:x", "--remove", "app:x")[0]
+    assert "names the same item twice" in bad(*twice)
+
+
+def test_an_app_needs_a_name_that_a_device_can_use(bad, tmp_path, inputs):
+    assert "lower-case" in bad(*only(tmp_path, "--app", f"Tool={inputs / 'run.sh'}")[0])
+
+
+def test_a_boot_floor_needs_firmware(bad, tmp_path, inputs):
+    words = only(tmp_path, "--file", f"etc/motd={inputs / 'motd'}", "--boot-floor", "1.0.0")[0]
+    assert "boot_floor" in bad(*words)

@@ -11,9 +11,11 @@ from tests.unit.bundle.making import item, manifest
 from zentrid.bundle.manifest import (
     MAX_ITEMS,
     MAX_MANIFEST_BYTES,
+    MAX_REMOVALS,
     ElfFacts,
     Manifest,
     ManifestError,
+    Removal,
     canonical_json,
     is_safe_path,
     parse_manifest,
@@ -29,6 +31,9 @@ WHOLE = manifest(
     KERNEL, ROOTFS, APP, FILE,
     min_version=Version(1, 0, 0), boot_floor=Version(1, 1, 0), allow_downgrade_to=Version(1, 2, 3), notes="größer ☃",
 )  # fmt: skip
+
+CHANGES = manifest(APP, remove=(Removal("app", "old"), Removal("file", "etc_old")))
+"""Only applications and files."""
 
 
 def changed(**members):
@@ -56,7 +61,23 @@ def test_bytes_are_canonical_and_stable():
     assert '"version":"1.2.3"' in text
 
 
+def test_removals_are_written_only_where_there_are_some():
+    assert parse_manifest(CHANGES.to_bytes()) == CHANGES
+    assert b'"remove":[{"name":"old","type":"app"},{"name":"etc_old","type":"file"}]' in CHANGES.to_bytes()
+    assert b"remove" not in WHOLE.to_bytes()
+    with pytest.raises(ManifestError, match="canonically"):  # else one release could be written in two ways
+        parse_manifest(canonical_json(changed(remove=[])))
+    # One that only takes away is a release too; one that does nothing is none.
+    only = replace(CHANGES, items=())
+    assert parse_manifest(only.to_bytes()) == only
+    assert not only.payloads
+    # An application and a file may have the same name.
+    assert replace(CHANGES, remove=(Removal("file", APP.name),)).remove
+
+
 def test_questions_to_a_manifest():
+    assert WHOLE.has_firmware
+    assert not CHANGES.has_firmware
     assert WHOLE.item("kernel") == KERNEL
     assert manifest().item("kernel") is None
     assert WHOLE.target_path == "DEMO-VIRT_SENSOR/1.2.3/manifest.json"
@@ -105,6 +126,18 @@ BAD = {
     ],
     "items.2.elf.more": [changed_item(2, elf={**ELF.to_json(), "more": 1})],
     "items.3.path": [changed_item(3, path=...), changed_item(3, path="../etc/shadow"), changed_item(3, path="x" * 201)],
+    "boot_floor ": [{**CHANGES.to_json(), "boot_floor": "1.0.0"}],
+    "remove": [
+        changed(remove=5),
+        changed(remove=[{"type": "app", "name": f"n{n}"} for n in range(MAX_REMOVALS + 1)]),
+        changed(remove=[{"type": "app", "name": "old"}] * 2),
+        changed(remove=[{"type": "app", "name": APP.name}]),
+        changed(remove=[{"type": "file", "name": FILE.name}]),
+    ],
+    "remove.0": [changed(remove=["old"])],
+    "remove.0.type": [changed(remove=[{"type": t, "name": "x"}]) for t in ("kernel", "rootfs", "thing", 1)],
+    "remove.0.name": [changed(remove=[{"type": "app", "name": n}]) for n in ("", "a/b", "../x", 5)],
+    "remove.0.path": [changed(remove=[{"type": "app", "name": "x", "path": "y"}])],
     "surprise": [changed(surprise=1)],
 }
 
@@ -115,7 +148,7 @@ BAD = {
 def test_every_broken_rule_is_refused_and_named(field, document):
     with pytest.raises(ManifestError) as caught:
         parse_manifest(canonical_json(document))
-    assert caught.value.field == field
+    assert caught.value.field == field.strip()
     assert "build the bundle again" in str(caught.value)
 
 

@@ -11,11 +11,22 @@ from zentrid.core.framing import MAX_BODY_BYTES, Code
 async def test_list_is_a_table(call: Caller) -> None:
     lines = (await call.body("app")).split("\n")
     assert await call.body("app list") == "\n".join(lines)
-    assert lines[0].split() == ["#", "name", "version", "boot", "state", "pid", "since", "restarts", "description"]
+    assert lines[0].split() == [
+        "#",
+        "name",
+        "version",
+        "boot",
+        "state",
+        "pid",
+        "since",
+        "restarts",
+        "source",
+        "description",
+    ]
     assert lines[1].split()[:7] == ["broken", "-", "no", "bad", "-", "-", "0"]
     assert lines[2].split()[:7] == ["sample-arm", "1.0.0", "yes", "running", "77", "2026-11-02T11:59:00Z", "2"]
     assert lines[2].endswith("moves an arm")
-    assert lines[3].split() == ["sample-python", "0.1.0", "no", "off", "-", "-", "0"]
+    assert lines[3].split() == ["sample-python", "0.1.0", "no", "off", "-", "-", "0", "-"]
 
 
 async def test_start_stop_restart(call: Caller) -> None:

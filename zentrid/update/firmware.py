@@ -1,0 +1,84 @@
+"""Firmware: filling the other slot and activating it.
+
+The order that must never change: the target loses its tries before its first write; it gets them back only after everything
+was read back; the journal says what is about to happen before it happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from zentrid.bundle.manifest import Manifest
+from zentrid.core import bootstate
+from zentrid.core.names import SAFE_SLOT
+from zentrid.core.update import Event, State, choose_target
+from zentrid.ports import UpdateProgress
+from zentrid.update.attempt import Attempt, at_work
+from zentrid.update.errors import Result
+from zentrid.update.files import InstallFiles
+from zentrid.update.itemset import ItemUpdates
+from zentrid.update.journal import FIRMWARE
+from zentrid.update.ledger import Ledger
+from zentrid.update.link import Parts, WorkerLink
+
+log = logging.getLogger(__name__)
+
+
+class Firmware:
+    """Installs a release that holds kernel and root file system."""
+
+    def __init__(self, parts: Parts, link: WorkerLink, ledger: Ledger, items: ItemUpdates) -> None:
+        self._parts = parts
+        self._items = items
+        self._link = link
+        self._ledger = ledger
+
+    async def install(
+        self, manifest: Manifest, bundle_fd: int | None, attempt: Attempt
+    ) -> AsyncGenerator[UpdateProgress, None]:
+        """Fill the slot and activate it; yields news, the last with `done`. Raises UpdateError, OSError."""
+        parts = self._parts
+        target = choose_target(await self._ledger.boot(), parts.slots.running)
+        async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
+            floor = str(manifest.boot_floor) if manifest.boot_floor else ""
+            await self._ledger.enter(
+                Event.ADMITTED, scope=FIRMWARE, target=target, to_version=str(manifest.version), boot_floor=floor
+            )
+            await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
+            attempt.heed_cancel()
+            async with self._items.incoming(manifest, target) as incoming:
+                spec = replace(files.spec, items=(*files.spec.items, *incoming.specs), unpack=incoming.unpack)
+                request = self._link.request("install", install=spec, bundle_fd=bundle_fd)
+                fds = (*files.fds, *incoming.fds, *(() if bundle_fd is None else (bundle_fd,)))
+                label = f"{manifest.product}-{manifest.version}"
+                async with aclosing(at_work(parts.launcher, request, fds, attempt, label)) as steps:
+                    async for news in steps:
+                        yield news
+                await incoming.adopt()
+        # Nothing boots the target yet, so its set may be put in its place.
+        await self._items.put(target, manifest)
+        if self._ledger.entry.state is State.DOWNLOADING:
+            await self._ledger.enter(Event.WRITTEN)
+        yield await self._activate(manifest, attempt)
+
+    async def _activate(self, manifest: Manifest, attempt: Attempt) -> UpdateProgress:
+        attempt.heed_cancel()
+        attempt.committed = True
+        entry = await self._ledger.enter(Event.VERIFIED)
+        in_safe_mode = self._parts.slots.running == SAFE_SLOT
+        await asyncio.to_thread(
+            self._parts.boot_state.update,
+            lambda state: bootstate.activate(state, entry.target, from_safe_mode=in_safe_mode),
+        )
+        try:
+            await self._ledger.enter(Event.ACTIVATED, result=int(Result.UPDATED))
+        except OSError as error:
+            # It is done: the boot state counts. The next start settles what the journal says from there.
+            log.error("update: activated, but the journal cannot say so (%s)", error.strerror)
+            self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
+        attempt.percent = 100
+        return attempt.news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)

@@ -30,6 +30,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from scripts.bundle_tool.chain import ChainError, SignedT, named_roles, parse, verify_roots
 from zentrid.bundle.manifest import PRODUCT_PATTERN, Manifest
+from zentrid.bundle.signedtime import signed_at_field
 
 ROOT_DAYS: Final = 365
 TARGETS_DAYS: Final = 365
@@ -268,7 +269,9 @@ def new_timestamp(
     """Make and sign a timestamp of the snapshot file's exact content."""
     parsed = parse(snapshot, Snapshot)
     meta = MetaFile.from_data(parsed.signed.version, snapshot, ["sha256"])
-    return sign(Metadata(Timestamp(version=version, expires=_expiry(now, days), snapshot_meta=meta)), signers)
+    moment = now or utc_now()
+    signed = Timestamp(version, None, _expiry(moment, days), meta, signed_at_field(moment))
+    return sign(Metadata(signed), signers)
 
 
 def _meta_file(data: bytes) -> MetaFile:

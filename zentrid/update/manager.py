@@ -32,6 +32,7 @@ from zentrid.update.errors import (
     UpdateRefusedError,
 )
 from zentrid.update.files import InstallFiles, open_bundle_file
+from zentrid.update.freshness import Freshness
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
 from zentrid.update.outbox import Outbox
@@ -51,8 +52,13 @@ class UpdateManager:
         self._parts = parts
         self._link = WorkerLink(parts)
         self._ledger = Ledger(parts, lambda: self.dms.wake())
+        self._freshness = Freshness(parts.paths.data_dir / "alert.json", parts.hook)
         self.dms = DmsClient(
-            self._link, self._ledger.outbox, busy=lambda: self._running, on_trial=lambda: self.on_trial
+            self._link,
+            self._ledger.outbox,
+            busy=lambda: self._running,
+            on_trial=lambda: self.on_trial,
+            alert=lambda: self._freshness.alert,
         )
         self._running = False
         self._cancelled = False
@@ -248,6 +254,8 @@ class UpdateManager:
         request = self._link.request("check", body=body, bundle_fd=bundle_fd)
         fds = () if bundle_fd is None else (bundle_fd,)
         answer = await self._link.ask(request, fds=fds, started=self._started)
+        if bundle_fd is None:
+            await asyncio.to_thread(self._freshness.passed)
         text = answer.text("manifest")
         if text is None:
             return None
@@ -343,6 +351,7 @@ class UpdateManager:
     async def _failed(self, error: UpdateError) -> UpdateProgress:
         """End the update that `error` stopped; what is reported of it depends on how far it had come."""
         log.warning("update: %s", error)
+        await asyncio.to_thread(self._freshness.failed, error.reason, str(error), self._parts.utc())
         state = self._ledger.entry.state
         sentence, result = str(error), int(error.result)
         if isinstance(error, DmsError) and state is State.CHECKING:

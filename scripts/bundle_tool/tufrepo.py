@@ -104,13 +104,24 @@ def next_root(
 
     `signers` must reach the threshold of the old root and of the new one. Raises ChainError if they do not.
     """
+    new = sign(proposed_root(old, roles=roles or {}, now=now, days=days), signers)
+    verify_roots(to_bytes(old), [to_bytes(new)])
+    return new
+
+
+def proposed_root(
+    old: Metadata[Root],
+    *,
+    roles: Mapping[str, tuple[Sequence[Key], int]],
+    now: datetime | None = None,
+    days: float = ROOT_DAYS,
+) -> Metadata[Root]:
+    """Return the root after `old`, not signed yet, with other keys and threshold for the roles in `roles`. Raises ChainError."""
     signed = copy.deepcopy(old.signed)
     signed.version += 1
     signed.expires = _expiry(now, days)
-    _set_rootnamed_roles(signed, roles or {})
-    new = sign(Metadata(signed), signers)
-    verify_roots(to_bytes(old), [to_bytes(new)])
-    return new
+    _set_rootnamed_roles(signed, roles)
+    return Metadata(signed)
 
 
 def _set_rootnamed_roles(signed: Root, roles: Mapping[str, tuple[Sequence[Key], int]]) -> None:
@@ -178,6 +189,17 @@ def revoke_delegation(
         raise ChainError("bad_metadata", f"{product[:80]} has no delegation: nothing to revoke")
     _drop_unused_keys(delegations)
     return sign(Metadata(signed), signers)
+
+
+def next_targets(
+    targets: Metadata[Targets],
+    signers: Sequence[CryptoSigner],
+    *,
+    now: datetime | None = None,
+    days: float = TARGETS_DAYS,
+) -> Metadata[Targets]:
+    """Return the targets metadata after `targets` with the same content: another expiry, or other signers."""
+    return sign(Metadata(_next_targets(targets, now, days)[0]), signers)
 
 
 def _next_targets(targets: Metadata[Targets], now: datetime | None, days: float) -> tuple[Targets, Delegations]:

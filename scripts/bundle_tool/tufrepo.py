@@ -256,6 +256,18 @@ def add_release(
     return sign(Metadata(signed), signers)
 
 
+def resigned_releases(
+    delegated: Metadata[Targets],
+    signers: Sequence[CryptoSigner],
+    *,
+    now: datetime | None = None,
+    days: float = DELEGATED_DAYS,
+) -> Metadata[Targets]:
+    """Return a product's metadata after `delegated`, signed, with the same releases."""
+    signed = Targets(version=delegated.signed.version + 1, expires=_expiry(now, days), targets=delegated.signed.targets)
+    return sign(Metadata(signed), signers)
+
+
 def has_release(delegated: Metadata[Targets], manifest: Manifest) -> bool:
     """Tell whether exactly this manifest is among the releases."""
     target = TargetFile.from_data(manifest.target_path, manifest.to_bytes(), ["sha256"])

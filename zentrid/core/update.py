@@ -183,6 +183,9 @@ class Capacity:
     rootfs_bytes: int
 
 
+NO_FLOOR: Final = Version(0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Device:
     """What admission depends on."""
@@ -193,6 +196,8 @@ class Device:
     running: Version
     floor: Version
     capacity: Capacity
+    boot_floor: Version = NO_FLOOR
+    """The boot script starts no older release: one would only take the fallback's place."""
 
 
 class Refusal(NamedTuple):
@@ -229,6 +234,13 @@ def _wrong_device(manifest: Manifest, device: Device) -> Refusal | None:
 
 def _too_old(manifest: Manifest, device: Device) -> Refusal | None:
     version, lowest = manifest.version, manifest.allow_downgrade_to
+    if version < device.boot_floor:
+        # The signed exception is about the install floor; nothing lowers this one, so the release could never start.
+        return Refusal(
+            "below_boot_floor",
+            f"release {version} is older than {device.boot_floor}, the oldest that this device still starts; "
+            "ask for a newer release",
+        )
     if version < device.floor and (lowest is None or version < lowest):
         return Refusal(
             "below_floor",

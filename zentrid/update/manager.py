@@ -282,6 +282,7 @@ class UpdateManager:
             # The safe-mode system is old by nature: what counts is the newest release that was healthy here.
             running=max(running, boot.floor) if self._in_safe_mode else running,
             floor=boot.floor,
+            boot_floor=boot.boot_floor,
             capacity=await asyncio.to_thread(parts.slots.capacity, target),
         )
         found = refusal(manifest, device)

@@ -18,7 +18,7 @@ from scripts.provision_tool import rotation
 from scripts.provision_tool.fleet import delegate_product, make_fleet
 from scripts.provision_tool.rotation import Wish
 from tests.server.conftest import StartDms
-from tests.server.helpers import PRODUCT, Answer, Dms, ask
+from tests.server.helpers import PRODUCT, Answer, Browser, Dms, ask
 from tests.server.making import Publisher
 
 
@@ -150,15 +150,20 @@ async def test_a_timestamp_that_cannot_be_signed_fails_readiness_before_it_expir
     start_dms: StartDms, own_fleet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dms = await start_dms(fleet=own_fleet, timestamp_lifetime_s=100)
-    owner = await dms.owner()
+    await dms.owner()
     assert (await ready(dms)).body["problems"] == []
     late = datetime.now(UTC) + timedelta(seconds=80)
     monkeypatch.setattr(metadata_module, "now", lambda: late)
     answer = await ready(dms)
     assert (answer.status, answer.body["timestamp_fresh"]) == (503, False)
     assert "expires in " in answer.body["problems"][0]
-    page = await ask(dms.session, "GET", f"{dms.web_url}/devices", headers={"Authorization": f"Bearer {owner.token}"})
-    assert page.status in (200, 302, 303)
+    async with Browser(dms) as browser:
+        await browser.sign_in()
+        assert (
+            "Devices cannot update now: the timestamp for devices expires in " in (await browser.get("/devices")).body
+        )
+        await dms.core.bundles.refresh_metadata()
+        assert "Devices cannot update now" not in (await browser.get("/devices")).body
     await dms.core.bundles.refresh_metadata()
     assert (await ready(dms)).status == 200
 

@@ -234,18 +234,18 @@ def _wrong_device(manifest: Manifest, device: Device) -> Refusal | None:
 
 def _too_old(manifest: Manifest, device: Device) -> Refusal | None:
     version, lowest = manifest.version, manifest.allow_downgrade_to
+    if version < device.floor and (lowest is None or version < lowest):
+        return Refusal(
+            "below_floor",
+            f"release {version} is older than {device.floor}, the oldest that this device may install; "
+            "ask for a newer release, or for one that is signed to allow going back",
+        )
     if version < device.boot_floor:
         # The signed exception is about the install floor; nothing lowers this one, so the release could never start.
         return Refusal(
             "below_boot_floor",
             f"release {version} is older than {device.boot_floor}, the oldest that this device still starts; "
             "ask for a newer release",
-        )
-    if version < device.floor and (lowest is None or version < lowest):
-        return Refusal(
-            "below_floor",
-            f"release {version} is older than {device.floor}, the oldest that this device may install; "
-            "ask for a newer release, or for one that is signed to allow going back",
         )
     if manifest.min_version is not None and device.running < manifest.min_version:
         return Refusal(

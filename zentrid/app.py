@@ -12,7 +12,7 @@ from typing import Any, Final
 from zentrid.adapters import apps
 from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
-from zentrid.adapters.clock import last_signed_time, raise_system_clock
+from zentrid.adapters.clock import last_signed_time, mend_system_clock
 from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.gpio import ButtonWatch
 from zentrid.adapters.hooks import run_hooks
@@ -242,7 +242,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, stop.set)
         known = (self.device.release.built, self.device.identity.made, last_signed_time(DATA / "tuf"))
-        raise_system_clock(earliest_now(known))
+        mend_system_clock(earliest_now(known))
         report = self.settings.load()
         for problem in report.problems:
             log.warning("settings: %s", problem)

@@ -7,10 +7,9 @@ are never here, so a server in wrong hands can withhold releases but not make on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # the same
@@ -25,30 +24,20 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # the package give
 )
 from tuf.api.serialization import DeserializationError
 
+from dms_server.bundles.signedfile import S, parse
 from dms_server.clock import now
 from dms_server.errors import SetupError, UploadRefusedError
 from dms_server.files import write_durably
 from zentrid.bundle.manifest import PRODUCT_PATTERN
-from zentrid.bundle.zbfile import MAX_METADATA_BYTES
+from zentrid.bundle.signedtime import signed_at_field
 
 ROLE_FILE = re.compile(rf"([0-9]{{1,9}})\.(root|targets|snapshot|{PRODUCT_PATTERN.pattern})\.json")
 SNAPSHOTS_KEPT = 20
 TOP_ROLES = ("root", "targets", "snapshot", "timestamp")
-
-S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
-
-
-def parse(kind: type[S], data: bytes, what: str) -> Metadata[S]:
-    """Return the signed metadata in `data`, not verified; raises UploadRefusedError for another kind."""
-    if len(data) > MAX_METADATA_BYTES:
-        raise UploadRefusedError(f"{what} is larger than {MAX_METADATA_BYTES} bytes")
-    try:
-        metadata: Metadata[S] = Metadata.from_bytes(data)
-    except (DeserializationError, RepositoryError) as error:
-        raise UploadRefusedError(f"{what} is not TUF metadata; make it again with scripts/bundle sign") from error
-    if not isinstance(metadata.signed, kind):
-        raise UploadRefusedError(f"{what} holds the role {metadata.signed.type}, not {kind.type}")
-    return metadata
+MAX_VERSION = 100_000_000
+"""No honest count of signatures comes so far; whoever stole a key may try to, so that nothing newer is ever possible."""
+WARN_BEFORE = timedelta(days=30)
+"""Offline signatures that end sooner are a warning: people have to come together for new ones."""
 
 
 class MetadataStore:
@@ -66,14 +55,19 @@ class MetadataStore:
         self._snapshot_lifetime = timedelta(seconds=snapshot_lifetime_s)
 
     def open(self) -> None:
-        """Read the fleet's roots and keys, take over newer targets, sign what is missing. Raises SetupError."""
+        """Read the fleet's roots and keys, take over newer targets, sign what is missing. Raises SetupError.
+
+        Offline signatures that have ended are no reason not to start: devices still report, and `problems` tells.
+        """
         self._metadata.mkdir(parents=True, exist_ok=True)
         self._targets.mkdir(parents=True, exist_ok=True)
         try:
-            self._root = self._load_roots()
-            self._snapshot_signer = self._load_signer("snapshot")
-            self._timestamp_signer = self._load_signer("timestamp")
-            self.adopt_targets((self._fleet / "public" / "targets.json").read_bytes())
+            if not self._highest("root"):
+                first = parse(Root, (self._fleet / "public" / "1.root.json").read_bytes(), "1.root.json")
+                self._verify(first.signed, "root", first, "its own root keys", expiry=False)
+                write_durably(self._metadata / "1.root.json", (self._fleet / "public" / "1.root.json").read_bytes())
+            self._root = self._kept_root()
+            self.take_over(self.fleet_files(), opening=True)
         except (OSError, ValueError, UploadRefusedError) as error:
             raise SetupError(
                 f"the fleet folder {self._fleet} cannot be used: {error}; make one with scripts/provision fleet"
@@ -107,13 +101,106 @@ class MetadataStore:
         return Metadata[Timestamp].from_bytes(data).signed.expires
 
     # --- taking over what others signed -----------------------------------------------------------------------------
-    def adopt_targets(self, data: bytes) -> bool:
-        """Take over top-level targets if newer than ours; return whether they were.
+    def fleet_files(self) -> dict[str, bytes]:
+        """Return roots and targets of the fleet folder by name. Raises OSError, UploadRefusedError."""
+        files, number = {}, 1
+        while (path := self._fleet / "public" / f"{number}.root.json").exists():
+            files[path.name] = path.read_bytes()
+            number += 1
+        if not files:
+            raise UploadRefusedError("public/1.root.json is missing")
+        files["targets.json"] = (self._fleet / "public" / "targets.json").read_bytes()
+        return files
+
+    def take_over(self, files: Mapping[str, bytes], *, opening: bool = False) -> bool:
+        """Take over newer roots (`<n>.root.json`), targets and products' metadata, all or nothing; return whether any was newer.
+
+        Nothing is taken over that would leave devices without a chain: a root whose online keys are not here, or whose targets
+        keys did not sign the newest targets. Raises UploadRefusedError.
+        """
+        known = self._highest("root")
+        root, roots = self._walk(files)
+        signers = {role: self._load_signer(role, root.signed) for role in ("snapshot", "timestamp")}
+        targets = self._fitting_targets(root.signed, files.get("targets.json"))
+        products = {
+            name.removesuffix(".json"): self._newer_delegated(name.removesuffix(".json"), data, targets.signed)
+            for name, data in files.items()
+            if name != "targets.json" and not name.endswith(".root.json")
+        }
+        for name, data in roots.items():
+            write_durably(self._metadata / name, data)
+        self._root, self._signers = root, signers
+        newer = root.signed.version > known
+        if data := files.get("targets.json"):
+            newer |= self.adopt_targets(data, expiry=not opening)
+        for product, (number, data) in products.items():
+            if number:
+                write_durably(self._metadata / f"{number}.{product}.json", data)
+                newer = True
+        return newer
+
+    def _walk(self, files: Mapping[str, bytes]) -> tuple[Metadata[Root], dict[str, bytes]]:
+        """Return the newest root reached from ours, and the files of those that are not kept yet."""
+        current, new = self._kept_root(), {}
+        names = (name for name in files if name.endswith(".root.json"))
+        for name in sorted(names, key=lambda name: (len(name), name)):
+            data = files[name]
+            offered = parse(Root, data, name)
+            number = offered.signed.version
+            if name != f"{number}.root.json":
+                raise UploadRefusedError(f"{name} says that it is version {number}")
+            if number <= current.signed.version:
+                if (self._metadata / name).exists() and (self._metadata / name).read_bytes() != data:
+                    raise UploadRefusedError(f"{name} differs from the one in {self._metadata}: this is another fleet")
+                continue
+            if number != current.signed.version + 1:
+                raise UploadRefusedError(f"{current.signed.version + 1}.root.json is missing before {name}")
+            self._verify(current.signed, "root", offered, "the root keys before it", expiry=False)
+            self._verify(offered.signed, "root", offered, "its own root keys", expiry=False)
+            current, new[name] = offered, data
+        return current, new
+
+    def _fitting_targets(self, root: Root, data: bytes | None) -> Metadata[Targets]:
+        """Return the newest targets, ours or the offered ones; they must be signed as `root` demands."""
+        number = self._highest("targets")
+        newest = self._read(Targets, "targets", number) if number else None
+        if data is not None:
+            offered = parse(Targets, data, "targets.json")
+            if newest is None or offered.signed.version > newest.signed.version:
+                newest = offered
+        if newest is None:
+            raise UploadRefusedError("targets.json is missing")
+        whose = f"the targets keys that root {root.version} names; sign targets.json with them and give it along"
+        self._verify(root, "targets", newest, whose, expiry=False)
+        return newest
+
+    def _newer_delegated(self, product: str, data: bytes, targets: Targets) -> tuple[int, bytes]:
+        """Return the number and content of a product's metadata without a new release; number 0: it is not newer."""
+        offered = self.verify_delegated(product, data, targets).signed
+        current = self.delegated(product)
+        if current is None:
+            raise UploadRefusedError(f"{product} has no release here yet; upload a bundle")
+        if offered.version <= current.signed.version:
+            return 0, data
+        if offered.targets != current.signed.targets:
+            raise UploadRefusedError(
+                f"{product}.json has other releases than this server; upload the bundle that is new"
+            )
+        return offered.version, data
+
+    def adopt_targets(self, data: bytes, *, expiry: bool = True) -> bool:
+        """Take over top-level targets if newer than ours; return whether they were. `expiry`: they must not have expired.
 
         Raises UploadRefusedError when root's keys did not sign them or they have expired.
         """
         offered = parse(Targets, data, "targets.json")
-        self._verify(self._root.signed, "targets", offered, "the fleet's targets key; delegate with scripts/provision")
+        self._verify(
+            self._root.signed,
+            "targets",
+            offered,
+            "the fleet's targets key; delegate with scripts/provision",
+            expiry=expiry,
+        )
         current = self._highest("targets")
         if offered.signed.version < current:
             return False
@@ -136,6 +223,8 @@ class MetadataStore:
             )
         offered = parse(Targets, data, f"{product}.json")
         self._verify(top, product, offered, f"the release key of {product}")
+        if offered.signed.version > MAX_VERSION:
+            raise UploadRefusedError(f"{product}.json has version {offered.signed.version}, which is out of reason")
         return offered
 
     def verify_targets(self, data: bytes) -> Metadata[Targets]:
@@ -167,30 +256,93 @@ class MetadataStore:
 
         Returns whether anything was signed.
         """
-        number = self._highest("snapshot")
+        number = self._drop_foreign()
         wanted = self._wanted_meta()
-        snapshot = self._read(Snapshot, "snapshot", number).signed if number else None
+        kept = self._read(Snapshot, "snapshot", number) if number else None
+        snapshot = kept.signed if kept is not None and self._signed_as_root_demands("snapshot", kept) else None
         half = now() + self._snapshot_lifetime / 2
         if snapshot is None or snapshot.meta != wanted or snapshot.expires < half:
             number += 1
             fresh = Metadata(Snapshot(version=number, expires=self._expiry(self._snapshot_lifetime), meta=wanted))
-            fresh.sign(self._snapshot_signer)
+            fresh.sign(self._signers["snapshot"])
             write_durably(self._metadata / f"{number}.snapshot.json", fresh.to_bytes())
         path = self._metadata / "timestamp.json"
-        old = Metadata[Timestamp].from_bytes(path.read_bytes()).signed if path.exists() else None
-        if old and old.snapshot_meta.version == number and old.expires >= now() + self._timestamp_lifetime / 2:
+        old, ours = self._old_timestamp(path)
+        if old and ours and old.snapshot_meta.version == number and old.expires >= now() + self._timestamp_lifetime / 2:
             return False
-        version = old.version + 1 if old else 1
-        expires = self._expiry(self._timestamp_lifetime)
-        stamp = Metadata(Timestamp(version=version, expires=expires, snapshot_meta=self._meta_file("snapshot", number)))
-        stamp.sign(self._timestamp_signer)
+        version = old.version + 1 if old and (ours or old.version < MAX_VERSION) else 1
+        expires, moment = self._expiry(self._timestamp_lifetime), now()
+        signed = Timestamp(version, None, expires, self._meta_file("snapshot", number), signed_at_field(moment))
+        stamp = Metadata(signed)
+        stamp.sign(self._signers["timestamp"])
         write_durably(path, stamp.to_bytes())
         self._forget_old_snapshots(number)
         return True
 
+    def problems(self) -> list[str]:
+        """Return what keeps devices from updating, or soon will: one sentence each; empty: all is well."""
+        found = []
+        try:
+            left = self.timestamp_expires() - now()
+            if left < self._timestamp_lifetime / 4:
+                found.append(
+                    f"the timestamp for devices expires in {max(int(left.total_seconds()), 0)} s and is not signed again"
+                )
+        except (OSError, DeserializationError):
+            found.append("there is no timestamp for devices")
+        found += [
+            f"{role} version {signed.version} has expired on {signed.expires:%Y-%m-%d}: sign it again"
+            for role, signed in self._signed_offline()
+            if signed.is_expired(now())
+        ]
+        return found
+
+    def warnings(self) -> list[str]:
+        """Return which offline signatures end soon, one sentence each."""
+        ends = [(role, signed.expires) for role, signed in self._signed_offline()]
+        return [
+            f"{role} expires on {at:%Y-%m-%d}: sign it again before"
+            for role, at in ends
+            if now() < at < now() + WARN_BEFORE
+        ]
+
+    def _signed_offline(self) -> list[tuple[str, Root | Targets]]:
+        roles = ["targets", *self._products()]
+        return [
+            ("root", self._root.signed),
+            *((role, self._read(Targets, role, self._highest(role)).signed) for role in roles),
+        ]
+
+    def _old_timestamp(self, path: Path) -> tuple[Timestamp | None, bool]:
+        """Return the timestamp that devices get now, and whether the newest root's key signed it."""
+        try:
+            old = Metadata[Timestamp].from_bytes(path.read_bytes())
+        except (OSError, DeserializationError):
+            return None, False
+        return old.signed, self._signed_as_root_demands("timestamp", old)
+
+    def _signed_as_root_demands(self, role: str, metadata: Metadata[S]) -> bool:
+        try:
+            self._root.signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except (RepositoryError, ValueError):
+            return False
+        return True
+
+    def _drop_foreign(self) -> int:
+        """Return the highest number of a snapshot; files of a key that is gone with numbers out of reason are removed first."""
+        role = "snapshot"
+        while (number := self._highest(role)) >= MAX_VERSION and not self._signed_as_root_demands(
+            role, self._read(Snapshot, role, number)
+        ):
+            (self._metadata / f"{number}.{role}.json").unlink()
+        return number
+
+    def _products(self) -> list[str]:
+        return sorted({role for _, role in self._numbered() if role not in TOP_ROLES})
+
     def _wanted_meta(self) -> dict[str, MetaFile]:
         """Return what the snapshot must list: number, length and hash of each current file."""
-        roles = ["targets", *sorted({role for _, role in self._numbered() if role not in TOP_ROLES})]
+        roles = ["targets", *self._products()]
         return {f"{role}.json": self._meta_file(role, self._highest(role)) for role in roles}
 
     def _meta_file(self, role: str, number: int) -> MetaFile:
@@ -202,36 +354,18 @@ class MetadataStore:
                 (self._metadata / f"{number}.snapshot.json").unlink(missing_ok=True)
 
     # --- pieces -----------------------------------------------------------------------------------------------------
-    def _load_roots(self) -> Metadata[Root]:
-        """Copy the fleet's chain of roots, each checked against the one before; return the newest."""
-        number, current = 1, None
-        while (path := self._fleet / "public" / f"{number}.root.json").exists():
-            data = path.read_bytes()
-            offered = parse(Root, data, path.name)
-            self._verify((current or offered).signed, "root", offered, "the root keys before it", expiry=False)
-            self._verify(offered.signed, "root", offered, "its own root keys", expiry=False)
-            if offered.signed.version != number:
-                raise UploadRefusedError(f"{path.name} says that it is version {offered.signed.version}")
-            target = self._metadata / path.name
-            if not target.exists():
-                write_durably(target, data)
-            elif target.read_bytes() != data:
-                raise UploadRefusedError(f"{path.name} differs from the one in {self._metadata}: this is another fleet")
-            current, number = offered, number + 1
-        if current is None:
-            raise UploadRefusedError("public/1.root.json is missing")
-        if current.signed.is_expired(now()):
-            raise UploadRefusedError(f"the newest root expired on {current.signed.expires}; sign a new one")
-        return current
+    def _kept_root(self) -> Metadata[Root]:
+        return self._read(Root, "root", self._highest("root"))
 
-    def _load_signer(self, role: str) -> CryptoSigner:
-        path = self._fleet / "online" / f"{role}.key"
-        private = load_pem_private_key(path.read_bytes(), None)
-        public = SSlibKey.from_crypto(private.public_key())
-        for keyid in self._root.signed.roles[role].keyids:
-            if self._root.signed.keys[keyid].keyval == public.keyval:
-                public.keyid = keyid
-                return CryptoSigner(private, public)
+    def _load_signer(self, role: str, root: Root) -> CryptoSigner:
+        """Return the signer with the key in `online/` that the root names; there may be older and newer ones beside it."""
+        for path in sorted((self._fleet / "online").glob(f"{role}*.key")):
+            private = load_pem_private_key(path.read_bytes(), None)
+            public = SSlibKey.from_crypto(private.public_key())
+            for keyid in root.roles[role].keyids:
+                if root.keys[keyid].keyval == public.keyval:
+                    public.keyid = keyid
+                    return CryptoSigner(private, public)
         raise UploadRefusedError(f"online/{role}.key is not the key that the newest root names for {role}")
 
     def _verify(self, by: Root | Targets, role: str, offered: Metadata[S], whose: str, *, expiry: bool = True) -> None:

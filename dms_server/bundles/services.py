@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from dms_server.bundles.store import PayloadStore
 from dms_server.clock import now
 from dms_server.db import Database
 from dms_server.devices.services import TAGS
-from dms_server.errors import BadRequestError, ConflictError, NotFoundError
+from dms_server.errors import BadRequestError, ConflictError, NotFoundError, UploadRefusedError
 from dms_server.products.services import Products
 from dms_server.settings import Settings
 
@@ -51,6 +51,10 @@ class Bundles:
         self._metadata = metadata
         self.payloads = payloads
         self._turn = asyncio.Lock()
+        self.problems: list[str] = []
+        """What keeps devices from updating now, as of the last look: one sentence each."""
+        self.warnings: list[str] = []
+        """What soon will."""
 
     # --- metadata -------------------------------------------------------------------------------------------------
     async def open(self) -> None:
@@ -59,20 +63,51 @@ class Bundles:
         await self._files(self._metadata.open)
 
     async def refresh_metadata(self) -> None:
-        """Sign snapshot and timestamp again when it is time."""
-        if await self._files(self._metadata.refresh):
-            log.info("metadata_signed")
+        """Take over what is new in the fleet folder, sign snapshot and timestamp again when it is time.
+
+        What cannot be done is logged, and `problems` tells it; what could be signed before stays valid meanwhile.
+        """
+        refused = ""
+        try:
+            if await self._files(lambda: self._metadata.take_over(self._metadata.fleet_files())):
+                log.info("metadata_taken_over")
+        except (UploadRefusedError, OSError, ValueError) as error:
+            refused = f"the fleet folder's metadata is not taken over: {error}"
+            log.error("metadata_refused", reason=str(error))
+        try:
+            if await self._files(self._metadata.refresh):
+                log.info("metadata_signed")
+        finally:
+            await self._look_for_problems(refused)
+
+    async def _look_for_problems(self, refused: str = "") -> None:
+        problems = await self._files(self._metadata.problems)
+        warnings = [refused] if refused else []
+        warnings += await self._files(self._metadata.warnings)
+        for name, found, known in (("problem", problems, self.problems), ("warning", warnings, self.warnings)):
+            for sentence in found:
+                if sentence not in known:
+                    log.error(f"metadata_{name}", reason=sentence)
+        self.problems, self.warnings = problems, warnings
 
     async def adopt_targets(self, data: bytes | None) -> bool:
         """Take over newer top-level targets, given or in the fleet folder; return whether they were newer."""
+        return await self.take_over(None if data is None else {"targets.json": data})
+
+    async def take_over(self, files: Mapping[str, bytes] | None) -> bool:
+        """Take over newer metadata, given by name or in the fleet folder; return whether any was newer.
+
+        Raises UploadRefusedError.
+        """
 
         def work() -> bool:
-            offered = data if data is not None else (self._settings.fleet / "public" / "targets.json").read_bytes()
-            newer = self._metadata.adopt_targets(offered)
+            newer = self._metadata.take_over(self._metadata.fleet_files() if files is None else files)
             self._metadata.refresh()
             return newer
 
-        return await self._files(work)
+        newer = await self._files(work)
+        await self._look_for_problems()
+        return newer
 
     async def metadata_file(self, name: str) -> Path | None:
         """Return the file of a metadata name, or None."""
@@ -83,8 +118,9 @@ class Bundles:
         return self._metadata.manifest_file(product, version, name)
 
     async def ready(self) -> bool:
-        """Tell whether the timestamp that devices get is fresh."""
-        return await asyncio.to_thread(self._metadata.timestamp_expires) > now()
+        """Tell whether nothing keeps devices from updating; `problems` says what does."""
+        await self._look_for_problems()
+        return not self.problems
 
     async def _files(self, work: Callable[[], T]) -> T:
         """Run work on the repository's files outside the event loop, one at a time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,15 +13,18 @@ from aiohttp import BodyPartReader, StreamReader, web
 from pydantic import Field
 
 from dms_server.accounts.guard import principal_of
-from dms_server.body import Body
+from dms_server.body import Body, parse_body
 from dms_server.bundles.services import BundleView
 from dms_server.clock import iso
 from dms_server.core import Core
 from dms_server.errors import BadRequestError, TooLargeError
 from dms_server.http import core_of, read_body
+from zentrid.bundle.manifest import PRODUCT_PATTERN
 from zentrid.bundle.zbfile import MAX_METADATA_BYTES
 
 CHUNK_BYTES = 256 * 1024
+METADATA_NAME = re.compile(rf"[1-9][0-9]{{0,5}}\.root\.json|(targets|{PRODUCT_PATTERN.pattern})\.json")
+MAX_METADATA_UPLOAD_BYTES = 4 * 1024 * 1024
 
 
 class Tag(Body):
@@ -145,15 +149,40 @@ async def archive(request: web.Request) -> web.Response:
     return await bundle(request)
 
 
-async def adopt_targets(request: web.Request) -> web.Response:
-    """POST /api/v1/metadata/targets: newer `targets.json` as the body, or none to read the fleet folder's again."""
-    principal_of(request, "publish")
+async def _metadata_body(request: web.Request, most_bytes: int) -> bytes:
     data = b""
     while chunk := await request.content.read(CHUNK_BYTES):
         data += chunk
-        if len(data) > MAX_METADATA_BYTES:
-            raise TooLargeError(f"metadata has at most {MAX_METADATA_BYTES} bytes")
+        if len(data) > most_bytes:
+            raise TooLargeError(f"metadata has at most {most_bytes} bytes")
+    return data
+
+
+async def adopt_targets(request: web.Request) -> web.Response:
+    """POST /api/v1/metadata/targets: newer `targets.json` as the body, or none to read the fleet folder's again."""
+    principal_of(request, "publish")
+    data = await _metadata_body(request, MAX_METADATA_BYTES)
     newer = await core_of(request).bundles.adopt_targets(data or None)
+    return web.json_response({"result": "ok", "newer": newer})
+
+
+class Metadata(Body):
+    """Signed files by name: `<n>.root.json`, `targets.json`, `<PRODUCT>.json`; none: the fleet folder is read again."""
+
+    files: Annotated[
+        dict[str, Annotated[str, Field(max_length=MAX_METADATA_BYTES)]], Field(min_length=1, max_length=64)
+    ]
+
+
+async def take_over(request: web.Request) -> web.Response:
+    """POST /api/v1/metadata: newer signed metadata, all of it or nothing; the signatures decide, not who sends it."""
+    principal_of(request, "publish")
+    data = await _metadata_body(request, MAX_METADATA_UPLOAD_BYTES)
+    files = {name: text.encode() for name, text in parse_body(data, Metadata).files.items()} if data else None
+    for name in files or ():
+        if not METADATA_NAME.fullmatch(name):
+            raise BadRequestError(f"{name[:80]!r} is no file of signed metadata that can be taken over")
+    newer = await core_of(request).bundles.take_over(files)
     return web.json_response({"result": "ok", "newer": newer})
 
 
@@ -167,4 +196,5 @@ def add_routes(app: web.Application) -> None:
     app.router.add_delete(one + "/tag/{tag:[a-z]{1,16}}", untag)
     app.router.add_post(one + "/publish", publish)
     app.router.add_post(one + "/archive", archive)
+    app.router.add_post("/api/v1/metadata", take_over)
     app.router.add_post("/api/v1/metadata/targets", adopt_targets)

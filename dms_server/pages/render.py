@@ -74,6 +74,7 @@ class Renderer:
             "csrf_field": CSRF_FIELD,
             "path": request.path,
             "status": status,
+            "metadata_problems": core_of(request).bundles.problems,
             "server": core_of(request).settings.public_url or f"{request.scheme}://{request.host}",
         }
         text = self._environment.get_template(template).render(**values)

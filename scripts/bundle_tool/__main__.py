@@ -1,4 +1,4 @@
-"""Command line: keygen, build, sign, inspect, verify, publish."""
+"""Command line: keygen, build, sign, inspect, verify, publish, resign, send-metadata."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from scripts.bundle_tool.build import (
     read_libraries,
 )
 from scripts.bundle_tool.elfcheck import libraries_of
-from scripts.bundle_tool.publish import PublishError, publish_bundle
-from scripts.bundle_tool.release import RELEASE_KEY, read_metadata, sign_bundle, verify_bundle
+from scripts.bundle_tool.publish import PublishError, publish_bundle, publish_metadata
+from scripts.bundle_tool.release import RELEASE_KEY, read_metadata, resign_product, sign_bundle, verify_bundle
 from scripts.bundle_tool.report import (
     bars,
     bundle_facts,
@@ -278,6 +278,37 @@ def publish(
             "symbols": symbols_facts(symbols_sent),
         },
     )
+
+
+@app.command()
+def resign(
+    key: Annotated[Path, typer.Option(help="The folder with release.key.")],
+    metadata: Annotated[Path, typer.Option(help="The fleet's public folder.")],
+    product: Annotated[str, typer.Option(help="Product code.")],
+    as_json: Json = False,
+) -> None:
+    """Sign a product's releases again, unchanged, before they expire or with a new key; send them with `send-metadata`."""
+    version = resign_product(product, key, metadata)
+    tell(as_json, f"{product}.json version {version} signed", {"product": product, "role_version": version})
+
+
+@app.command()
+def send_metadata(
+    metadata: Annotated[Path, typer.Option(help="The fleet's public folder.")],
+    server: Annotated[str, typer.Option(help="The DMS's web address.")],
+    product: Annotated[list[str] | None, typer.Option(help="A product signed again by `resign`; repeatable.")] = None,
+    token: Annotated[
+        str | None, typer.Option(help=f"API token; better in the environment as {TOKEN_VARIABLE}.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="The server's own authority (PEM).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Send new roots, targets and products' signatures to a DMS that does not read this fleet folder."""
+    token = token or os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        raise PublishError(f"no token: make one on the DMS's account page, give it as --token or {TOKEN_VARIABLE}")
+    newer = publish_metadata(metadata, server, token, products=tuple(product or ()), ca=ca)
+    tell(as_json, "the server took over newer metadata" if newer else "the server had all of it", {"newer": newer})
 
 
 def main() -> None:

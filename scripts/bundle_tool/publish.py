@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from scripts.bundle_tool.release import read_metadata, read_roots
 from zentrid.bundle.zbfile import Bundle, open_bundle
 from zentrid.errors import ZentriError
 
@@ -141,6 +142,25 @@ def publish_bundle(
             require_ok(status, answer, f"tag {tag!r}")
             found = tuple(answer.get("tags") or (tag,))
         return Published(product, version, sent, found)
+    finally:
+        api.close()
+
+
+def publish_metadata(
+    folder: Path, server: str, token: str, *, products: tuple[str, ...] = (), ca: Path | None = None
+) -> bool:
+    """Send roots, targets and these products' signatures of a fleet's public folder; return whether the server had older ones.
+
+    Raises ReleaseError, PublishError or OSError. Repeating it does no harm.
+    """
+    names = [*read_roots(folder), "targets.json", *(f"{product}.json" for product in products)]
+    files = {name: read_metadata(folder / name).decode("utf-8", "replace") for name in names}
+    api = Api(server, token, ca)
+    try:
+        body = json.dumps({"files": files}).encode()
+        status, answer = api.ask("POST", "/api/v1/metadata", body, Content_Type="application/json")
+        require_ok(status, answer, "metadata")
+        return bool(answer.get("newer"))
     finally:
         api.close()
 

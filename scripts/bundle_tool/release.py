@@ -14,6 +14,7 @@ from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # 
 from scripts.bundle_tool import keys, tufrepo
 from scripts.bundle_tool.chain import ChainError, VerifiedRelease, parse, verify_chain, verify_roots
 from scripts.bundle_tool.files import whole_or_nothing
+from zentrid.bundle.manifest import PRODUCT_PATTERN
 from zentrid.bundle.patch import unpack_full
 from zentrid.bundle.zbfile import MAX_METADATA_BYTES, Bundle, open_bundle, write_bundle
 from zentrid.errors import ZentriError
@@ -100,6 +101,31 @@ def sign_bundle(
     return Signed(
         manifest.product, str(manifest.version), new.signed.version, signer.public_key.keyid, changed=new is not old
     )
+
+
+def resign_product(
+    product: str,
+    key_folder: Path,
+    metadata_folder: Path,
+    *,
+    days: float = tufrepo.DELEGATED_DAYS,
+    now: datetime | None = None,
+) -> int:
+    """Sign a product's releases again, unchanged: before they expire, or with a key that took another's place.
+
+    Returns the new version of the product's metadata. Raises KeyFileError, ChainError or ReleaseError.
+    """
+    if not PRODUCT_PATTERN.fullmatch(product):
+        raise ReleaseError(f"{product[:80]!r} is no product code; write one like DEMO-VIRT_SENSOR")
+    signer = keys.load_signer(key_folder / RELEASE_KEY)
+    targets = parse(read_metadata(metadata_folder / "targets.json"), Targets)
+    _require_delegated(targets, product, signer.public_key.keyid)
+    path = metadata_folder / f"{product}.json"
+    old = parse(read_metadata(path), Targets)
+    new = tufrepo.resigned_releases(old, [signer], now=now, days=days)
+    with whole_or_nothing(path) as stream:
+        stream.write(tufrepo.to_bytes(new))
+    return new.signed.version
 
 
 def _require_delegated(targets: Metadata[Targets], product: str, keyid: str) -> None:

@@ -30,6 +30,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from scripts.bundle_tool.chain import ChainError, SignedT, named_roles, parse, verify_roots
 from zentrid.bundle.manifest import PRODUCT_PATTERN, Manifest
+from zentrid.bundle.signedtime import signed_at_field
 
 ROOT_DAYS: Final = 365
 TARGETS_DAYS: Final = 365
@@ -103,13 +104,24 @@ def next_root(
 
     `signers` must reach the threshold of the old root and of the new one. Raises ChainError if they do not.
     """
+    new = sign(proposed_root(old, roles=roles or {}, now=now, days=days), signers)
+    verify_roots(to_bytes(old), [to_bytes(new)])
+    return new
+
+
+def proposed_root(
+    old: Metadata[Root],
+    *,
+    roles: Mapping[str, tuple[Sequence[Key], int]],
+    now: datetime | None = None,
+    days: float = ROOT_DAYS,
+) -> Metadata[Root]:
+    """Return the root after `old`, not signed yet, with other keys and threshold for the roles in `roles`. Raises ChainError."""
     signed = copy.deepcopy(old.signed)
     signed.version += 1
     signed.expires = _expiry(now, days)
-    _set_rootnamed_roles(signed, roles or {})
-    new = sign(Metadata(signed), signers)
-    verify_roots(to_bytes(old), [to_bytes(new)])
-    return new
+    _set_rootnamed_roles(signed, roles)
+    return Metadata(signed)
 
 
 def _set_rootnamed_roles(signed: Root, roles: Mapping[str, tuple[Sequence[Key], int]]) -> None:
@@ -179,6 +191,17 @@ def revoke_delegation(
     return sign(Metadata(signed), signers)
 
 
+def next_targets(
+    targets: Metadata[Targets],
+    signers: Sequence[CryptoSigner],
+    *,
+    now: datetime | None = None,
+    days: float = TARGETS_DAYS,
+) -> Metadata[Targets]:
+    """Return the targets metadata after `targets` with the same content: another expiry, or other signers."""
+    return sign(Metadata(_next_targets(targets, now, days)[0]), signers)
+
+
 def _next_targets(targets: Metadata[Targets], now: datetime | None, days: float) -> tuple[Targets, Delegations]:
     signed = copy.deepcopy(targets.signed)
     signed.version += 1
@@ -233,6 +256,18 @@ def add_release(
     return sign(Metadata(signed), signers)
 
 
+def resigned_releases(
+    delegated: Metadata[Targets],
+    signers: Sequence[CryptoSigner],
+    *,
+    now: datetime | None = None,
+    days: float = DELEGATED_DAYS,
+) -> Metadata[Targets]:
+    """Return a product's metadata after `delegated`, signed, with the same releases."""
+    signed = Targets(version=delegated.signed.version + 1, expires=_expiry(now, days), targets=delegated.signed.targets)
+    return sign(Metadata(signed), signers)
+
+
 def has_release(delegated: Metadata[Targets], manifest: Manifest) -> bool:
     """Tell whether exactly this manifest is among the releases."""
     target = TargetFile.from_data(manifest.target_path, manifest.to_bytes(), ["sha256"])
@@ -268,7 +303,9 @@ def new_timestamp(
     """Make and sign a timestamp of the snapshot file's exact content."""
     parsed = parse(snapshot, Snapshot)
     meta = MetaFile.from_data(parsed.signed.version, snapshot, ["sha256"])
-    return sign(Metadata(Timestamp(version=version, expires=_expiry(now, days), snapshot_meta=meta)), signers)
+    moment = now or utc_now()
+    signed = Timestamp(version, None, _expiry(moment, days), meta, signed_at_field(moment))
+    return sign(Metadata(signed), signers)
 
 
 def _meta_file(data: bytes) -> MetaFile:

@@ -1,4 +1,4 @@
-"""Command line: fleet, delegate, device."""
+"""Command line: fleet, delegate, device; key changes are in `keycommands`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from scripts.bundle_tool.report import run_app, tell
 from scripts.provision_tool.device import DeviceOptions, make_device
 from scripts.provision_tool.fleet import delegate_product, make_fleet
+from scripts.provision_tool.keycommands import add_to
 
 app = typer.Typer(
     help="Keys and certificates: of a fleet, its products and its devices.",
@@ -66,6 +67,9 @@ def device(
     sentence = f"device {made.uuid} ({made.mac}) in {made.folder}"
     facts = {"uuid": made.uuid, "mac": made.mac, "folder": str(made.folder), "image": str(made.image)}
     tell(as_json, sentence, facts)
+
+
+add_to(app)
 
 
 def main() -> None:

@@ -7,15 +7,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuf.api.metadata import Targets  # type: ignore[attr-defined]  # not listed by the package
-
-from scripts.bundle_tool import chain, keys, tufrepo
-from scripts.bundle_tool.files import whole_or_nothing, write_new
+from scripts.bundle_tool import keys, tufrepo
+from scripts.bundle_tool.files import write_new
 from scripts.provision_tool import pki
 from scripts.provision_tool.errors import ProvisionError
+from scripts.provision_tool.rotation import PLACES, change_targets, newest_root, signers_of
 from zentrid.bundle.manifest import PRODUCT_PATTERN
-
-TUF_ROLES = {"root": "offline", "targets": "offline", "snapshot": "online", "timestamp": "online"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def _make_certificates(folder: Path, extra_hosts: tuple[str, ...]) -> None:
 
 def _make_metadata(folder: Path) -> None:
     signers = {}
-    for role, place in TUF_ROLES.items():
+    for role, place in PLACES.items():
         key = keys.new_key()
         keys.save_private_key(folder / place / f"{role}.key", key)
         signers[role] = keys.signer_of(key)
@@ -91,18 +88,15 @@ def delegate_product(fleet: Path, product: str, public_key: Path | None = None) 
     """
     if not PRODUCT_PATTERN.fullmatch(product):
         raise ProvisionError(f"{product!r} is no product code; it looks like OWNER-PLATFORM_NAME")
-    try:
-        current = chain.parse((fleet / "public" / "targets.json").read_bytes(), Targets)
-    except OSError as error:
-        raise ProvisionError(f"cannot read {error.filename}; is {fleet} a fleet folder made by `fleet`?") from error
-    signer = keys.load_signer(fleet / "offline" / "targets.key")
+    if not (fleet / "public" / "targets.json").exists():
+        raise ProvisionError(
+            f"{fleet / 'public' / 'targets.json'} is missing; is {fleet} a fleet folder made by `fleet`?"
+        )
+    signers_of(fleet, newest_root(fleet).signed, "targets")  # before a key is made that nobody could name
     made = None if public_key else _release_key(fleet / "products" / product)
     key = keys.public_key_of(keys.load_public_key(public_key or fleet / "products" / product / "release.pub"))
-    targets = tufrepo.delegate(current, product, [key], [signer])
-    data, version = tufrepo.to_bytes(targets), targets.signed.version
-    write_new(fleet / "public" / f"{version}.targets.json", data, secret=False)
-    with whole_or_nothing(fleet / "public" / "targets.json") as stream:
-        stream.write(data)
+    targets = change_targets(fleet, lambda current, signers: tufrepo.delegate(current, product, [key], signers))
+    version = targets.signed.version
     return Delegation(product, key.keyid, version, made)
 
 

@@ -39,6 +39,8 @@ class Habits:
     """A command stays in the status although it was answered."""
     raw: dict[str, bytes] = field(default_factory=dict)
     """Path → exactly this answer."""
+    promised: dict[str, int] = field(default_factory=dict)
+    """Prefix → a Content-Length; nothing follows it, and the connection is closed."""
     eager: bool = False
     """An update is offered although the device says that it runs that version."""
     whole: bool = False
@@ -126,7 +128,14 @@ class _Handler(BaseHTTPRequestHandler):
             if path.startswith(prefix) and not habits.recovers():
                 self._json({"result": "fail", "message": message}, status)
                 return
-        if path in habits.raw:
+        if (
+            length := next((value for prefix, value in habits.promised.items() if path.startswith(prefix)), None)
+        ) is not None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.close_connection = True
+        elif path in habits.raw:
             self._send(habits.raw[path], 200)
         elif habits.endless and path.startswith(habits.endless):
             self._forever()

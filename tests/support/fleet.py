@@ -214,9 +214,9 @@ class Fleet:
             self.payloads |= release.streams
         self.serve()
 
-    def serve(self, now: datetime | None = None) -> None:
-        """Make and serve a new snapshot and timestamp."""
-        self.version += 1
+    def serve(self, now: datetime | None = None, version: int | None = None) -> None:
+        """Make and serve a new snapshot and timestamp; `version`: their number, if not the next."""
+        self.version = self.version + 1 if version is None else version
         top = self.top.to_bytes()
         delegated = {} if self.delegated is None else {PRODUCT: self.delegated.to_bytes()}
         snapshot = tufrepo.new_snapshot(
@@ -237,10 +237,22 @@ class Fleet:
 
     def rotate_root(self) -> None:
         """Replace the root key by a new one, as its owner would."""
-        new = CryptoSigner.generate_ed25519()
-        self.root = tufrepo.next_root(self.root, [self.keys["root"], new], roles={"root": ([new.public_key], 1)})
-        self.keys["root"] = new
+        self.rotate("root")
+
+    def rotate(self, *roles: str, days: float = tufrepo.ROOT_DAYS, now: datetime | None = None) -> None:
+        """Give the roles new keys by a new root; targets are signed again if theirs changed."""
+        new = {role: CryptoSigner.generate_ed25519() for role in roles}
+        changes = {role: ([signer.public_key], 1) for role, signer in new.items()}
+        signers = [self.keys["root"], *([new["root"]] if "root" in new else [])]
+        self.root = tufrepo.next_root(self.root, signers, roles=changes, days=days, now=now)
+        self.keys |= new
         self.roots.append(self.root.to_bytes())
+        if "targets" in new:
+            self.top = tufrepo.next_targets(self.top, [self.keys["targets"]])
+
+    def revoke(self) -> None:
+        """Take the product's release key away."""
+        self.top = tufrepo.revoke_delegation(self.top, PRODUCT, [self.keys["targets"]])
 
     def replace_release_key(self) -> None:
         """Take the release key away and give the product to a new one."""

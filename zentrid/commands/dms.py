@@ -57,6 +57,8 @@ async def _status(call: Call) -> str:
         "server_time": known["time"],
         "last_contact": call.ctx.dms_facts["last_contact"],
     }
+    if alert := str(status.get("alert") or ""):
+        lines["alert"] = alert
     return "\n".join(f"{name}: {value}".rstrip() for name, value in lines.items())
 
 

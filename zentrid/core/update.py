@@ -205,6 +205,9 @@ class Capacity:
     rootfs_bytes: int
 
 
+NO_FLOOR: Final = Version(0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Device:
     """What admission depends on."""
@@ -215,6 +218,8 @@ class Device:
     running: Version
     floor: Version
     capacity: Capacity
+    boot_floor: Version = NO_FLOOR
+    """The boot script starts no older release: one would only take the fallback's place."""
 
 
 class Refusal(NamedTuple):
@@ -256,6 +261,13 @@ def _too_old(manifest: Manifest, device: Device) -> Refusal | None:
             "below_floor",
             f"release {version} is older than {device.floor}, the oldest that this device may install; "
             "ask for a newer release, or for one that is signed to allow going back",
+        )
+    if version < device.boot_floor:
+        # The signed exception is about the install floor; nothing lowers this one, so the release could never start.
+        return Refusal(
+            "below_boot_floor",
+            f"release {version} is older than {device.boot_floor}, the oldest that this device still starts; "
+            "ask for a newer release",
         )
     if manifest.min_version is not None and device.running < manifest.min_version:
         return Refusal(

@@ -41,10 +41,15 @@ def _never() -> bool:
     return False
 
 
+def _no_alert() -> str:
+    return ""
+
+
 class DmsClient:
     """Implements `ports.Dms`; delivers the outbox; asks the server regularly whether it wants something.
 
     `busy`: an update is running; the regular contact waits. `on_trial`: the release is yet to be confirmed; commands wait.
+    `alert`: a sentence while the server's signed metadata is not fresh.
     """
 
     def __init__(
@@ -54,12 +59,14 @@ class DmsClient:
         *,
         busy: Callable[[], bool] = _never,
         on_trial: Callable[[], bool] = _never,
+        alert: Callable[[], str] = _no_alert,
     ) -> None:
         self._link = link
         self._contact = link.parts.contact
         self._outbox = outbox
         self._busy = busy
         self._on_trial = on_trial
+        self._alert = alert
         self._wake = asyncio.Event()
         self._asking: WorkerRun | None = None
         self._answered: deque[str] = deque(maxlen=IDS_REMEMBERED)
@@ -86,9 +93,14 @@ class DmsClient:
         return answer.text("message") or ""
 
     async def status(self) -> dict[str, str]:
-        """Return what the server knows: claimed (`true`/`false`), owner, product, tag, time; empty where it knows none."""
+        """Return what the server knows: claimed (`true`/`false`), owner, product, tag, time; empty where it knows none.
+
+        `alert`, if there is one, is the device's own: why it does not believe that the server shows the newest release.
+        """
         values = await self._ask_status(None)
-        return {"claimed": "true" if values.get("claimed") is True else "false", **_known(values)}
+        claimed = "true" if values.get("claimed") is True else "false"
+        alert = self._alert()
+        return {"claimed": claimed, **_known(values), **({"alert": alert} if alert else {})}
 
     async def _ask_status(self, most_s: float | None) -> Mapping[str, Any]:
         """Ask for the status, telling the server what runs here; `most_s` bounds how long that may take."""

@@ -34,6 +34,7 @@ from zentrid.update.errors import (
 )
 from zentrid.update.files import open_bundle_file
 from zentrid.update.firmware import Firmware
+from zentrid.update.freshness import Freshness
 from zentrid.update.itemset import ItemUpdates
 from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
@@ -55,8 +56,13 @@ class UpdateManager:
         self._parts = parts
         self._link = WorkerLink(parts)
         self._ledger = Ledger(parts, lambda: self.dms.wake())
+        self._freshness = Freshness(parts.paths.data_dir / "alert.json", parts.hook)
         self.dms = DmsClient(
-            self._link, self._ledger.outbox, busy=lambda: self._running, on_trial=lambda: self.on_trial
+            self._link,
+            self._ledger.outbox,
+            busy=lambda: self._running,
+            on_trial=lambda: self.on_trial,
+            alert=lambda: self._freshness.alert,
         )
         self.items = ItemUpdates(parts, self._link, self._ledger)
         self._firmware = Firmware(parts, self._link, self._ledger, self.items)
@@ -259,6 +265,8 @@ class UpdateManager:
         request = self._link.request("check", body=body, bundle_fd=bundle_fd)
         fds = () if bundle_fd is None else (bundle_fd,)
         answer = await self._link.ask(request, fds=fds, started=self._attempt.started)
+        if bundle_fd is None:
+            await asyncio.to_thread(self._freshness.passed)
         text = answer.text("manifest")
         if text is None:
             return None
@@ -285,6 +293,7 @@ class UpdateManager:
             # The safe-mode system is old by nature: what counts is the newest release that was healthy here.
             running=max(running, boot.floor) if self._in_safe_mode else running,
             floor=boot.floor,
+            boot_floor=boot.boot_floor,
             capacity=await asyncio.to_thread(parts.slots.capacity, target),
         )
         found = refusal(manifest, device)
@@ -311,6 +320,7 @@ class UpdateManager:
     async def _failed(self, error: UpdateError) -> UpdateProgress:
         """End the update that `error` stopped; what is reported of it depends on how far it had come."""
         log.warning("update: %s", error)
+        await asyncio.to_thread(self._freshness.failed, error.reason, str(error), self._parts.utc())
         state = self._ledger.entry.state
         sentence, result = str(error), int(error.result)
         if isinstance(error, DmsError) and state is State.CHECKING:

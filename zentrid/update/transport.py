@@ -19,6 +19,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from zentrid.update.errors import DmsError, DmsRefusedError, DmsUnreachableError, printable
+from zentrid.update.tlstime import EndOnlyContext
 
 MAX_JSON_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
@@ -65,11 +66,11 @@ class Endpoint:
 
 
 def client_context(identity_dir: Path) -> ssl.SSLContext:
-    """Return a TLS 1.3 context with the device's certificate that trusts the DMS's own CA alone.
+    """Return a TLS 1.3 context with the device's certificate that trusts the DMS's own CA alone; see `tlstime` for dates.
 
     Raises DmsUnreachableError when the identity is not usable.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = EndOnlyContext()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_verify_locations(identity_dir / "dms_ca.crt")

@@ -169,7 +169,7 @@ class _Worker:
 
     def _check(self) -> dict[str, Any]:
         # Imported here because the library is large and only checks need it.
-        from zentrid.update.metadata import TrustStore, online_manifest, parse_time
+        from zentrid.update.metadata import TrustStore, look_for_news, online_manifest, parse_time
 
         request = self._request
         store = TrustStore(Path(request.tuf_dir), self._secrets.root, parse_time(request.built))
@@ -178,6 +178,8 @@ class _Worker:
         answer = self._ask("check")
         update = answer.get("update")
         if update is None:
+            # That there is nothing must be as fresh as a release: else it would be the way to hold one back.
+            look_for_news(store, self._net())
             return {"message": answer.get("message", "")}
         target = update.get("target") if isinstance(update, dict) else None
         if not isinstance(target, str) or len(target) > 200:

@@ -149,6 +149,18 @@ def rootfs_of(size_bytes: int) -> tuple[Item, ...]:
             None,
             "",
         ),
+        (
+            replace(MANIFEST, version=V(1, 1, 0), allow_downgrade_to=V(1, 0, 0)),
+            replace(DEVICE, boot_floor=V(1, 1, 1)),
+            "below_boot_floor",
+            "still starts",
+        ),
+        (
+            replace(MANIFEST, version=V(1, 1, 1), allow_downgrade_to=V(1, 0, 0)),
+            replace(DEVICE, boot_floor=V(1, 1, 1)),
+            None,
+            "",
+        ),
         (replace(MANIFEST, version=V(2, 0, 0), min_version=V(1, 3, 0)), DEVICE, "min_version", "install 1.3.0 first"),
         (replace(MANIFEST, items=ITEMS[:1]), DEVICE, "no_firmware", "kernel and a rootfs"),
         (replace(MANIFEST, items=ITEMS[1:]), DEVICE, "no_firmware", "kernel and a rootfs"),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import Root, Timestamp  # type: ignore[attr-defined]
 
+from tests.support.attacks import set_clock
 from tests.support.device import Device
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release
-from zentrid.update import metadata
+from zentrid.bundle.signedtime import signed_at_field
 from zentrid.update.errors import UntrustedError
 from zentrid.update.metadata import TrustStore, parse_time
 
@@ -63,38 +64,63 @@ async def test_damaged_metadata_on_the_data_partition_is_fetched_again(device: D
     assert (await device.update(check_only=True)).ok
 
 
-def test_a_damaged_identity(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b"", b"{}", b"[" * 9000, b"\xff"])
+def test_a_damaged_identity(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(UntrustedError, match="identity partition"):
-        TrustStore(tmp_path, b"{}", BUILT).root()
+        TrustStore(tmp_path, data, BUILT).chain()
+
+
+def signed_timestamp(moment: datetime, version: int = 1) -> Timestamp:
+    return Timestamp(version, None, moment + timedelta(days=1), None, signed_at_field(moment))
+
+
+def root_until(moment: datetime) -> Root:
+    return Root(expires=moment, consistent_snapshot=True)
 
 
 def test_time_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clock1970(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return datetime(1970, 1, 1, tzinfo=UTC)
-
+    set_clock(monkeypatch, datetime(1970, 1, 1, tzinfo=UTC))
     store = TrustStore(tmp_path, b"", BUILT)
-    monkeypatch.setattr(metadata, "datetime", Clock1970)
     assert store.now() == BUILT
     signed = BUILT + timedelta(days=30)
-    store.accept(signed)
+    root = root_until(BUILT + timedelta(days=365))
+    assert not store.remember_time(root, signed_timestamp(signed), 0)
     assert TrustStore(tmp_path, b"", BUILT).now() == signed
+    # An older signature that comes later, with the kept ones lost, or no newer number, takes nothing back.
+    for kept in (0, 5):
+        assert not store.remember_time(root, signed_timestamp(BUILT + timedelta(days=2), 5), kept)
+    assert store.now() == signed
+    # A newer number with an earlier time: the server's clock was ahead, and was put right.
+    assert store.remember_time(root, signed_timestamp(BUILT + timedelta(days=2), 6), 5)
+    assert store.now() == BUILT + timedelta(days=2)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"accepted": 5}', b'{"accepted": "soon"}', b"[]"])
+def test_only_signed_times_are_remembered_and_none_beyond_the_roots_end(tmp_path: Path) -> None:
+    store, root = TrustStore(tmp_path, b"", BUILT), root_until(BUILT + timedelta(days=365))
+    store.remember_time(root, signed_timestamp(BUILT + timedelta(days=366)), 0)
+    store.remember_time(root, Timestamp(1, None, BUILT + timedelta(days=9)), 0)
+    store.remember_time(root, Timestamp(1, None, BUILT, None, signed_at_field(BUILT + timedelta(days=5))), 0)
+    assert store.signed_time() is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"signed": 5}', b'{"accepted": "2099-01-01T00:00:00+00:00"}', b"[]"])
 def test_a_damaged_time_file_is_no_time(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "time.json").write_bytes(content)
-    assert TrustStore(tmp_path, b"", BUILT).now() >= BUILT
+    assert TrustStore(tmp_path, b"", BUILT).signed_time() is None
 
 
-async def test_metadata_from_the_time_before_the_last_accepted_one_has_expired(
-    device: Device, fleet: Fleet, published: Release
+async def test_a_timestamp_older_than_the_last_signature_has_expired(
+    device: Device, fleet: Fleet, published: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device whose clock fell back to 1970 still knows that an old timestamp is old."""
+    """A device whose clock fell back to 1970, and whose kept metadata is lost, still knows that an old timestamp is old."""
+    stale = dict(fleet.metadata)
+    fleet.serve(datetime.now(UTC) + timedelta(days=5))
     assert (await device.update(check_only=True)).ok
-    future = datetime.now(UTC) + timedelta(days=5)
-    (device.folder / "data" / "tuf" / "time.json").write_text(json.dumps({"accepted": future.isoformat()}))
+    set_clock(monkeypatch, datetime(1970, 1, 1, tzinfo=UTC))
+    for name in ("timestamp.json", "snapshot.json"):
+        (device.folder / "data" / "tuf" / name).write_bytes(b"lost")
+    fleet.metadata = stale
     last = await device.update()
     assert not last.ok
     assert "signed metadata has expired (timestamp.json is expired)" in last.message

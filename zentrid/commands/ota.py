@@ -96,7 +96,7 @@ COMMANDS = (
         options=(
             Option("f", "install even if that version runs already"),
             Option("b", "a certain version", "version"),
-            Option("u", "from a bundle file instead of the DMS", "url|file"),
+            Option("u", "from a bundle file, on the device or on any web server, instead of the DMS", "url|file"),
             Option("c", "only look whether there is an update"),
         ),
         timeout_s=None,

@@ -31,9 +31,10 @@ from zentrid.update.errors import (
     UpdateError,
     UpdateRefusedError,
 )
-from zentrid.update.files import InstallFiles, open_bundle_file
+from zentrid.update.files import InstallFiles
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
+from zentrid.update.origin import Origin, open_origin
 from zentrid.update.outbox import Outbox
 from zentrid.update.protocol import Answer, Progress
 from zentrid.update.reports import inventory
@@ -215,14 +216,14 @@ class UpdateManager:
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
         await self._ledger.settle(starting_over=True)
         self._begin()
-        with open_bundle_file(options.source) as bundle_fd:
+        with open_origin(options.source) as origin:
             yield self._news("checking the bundle" if options.source else "asking the server")
-            manifest = await self._find(options, bundle_fd)
+            manifest = await self._find(options, origin)
             self._heed_cancel()
             if manifest is None or options.check_only:
                 yield self._nothing_to_do(manifest, options)
                 return
-            async with aclosing(self._install(manifest, bundle_fd)) as steps:
+            async with aclosing(self._install(manifest, origin)) as steps:
                 async for news in steps:
                     yield news
         yield await self._activate(manifest)
@@ -240,14 +241,13 @@ class UpdateManager:
             unhealthy="",
         )
 
-    async def _find(self, options: UpdateOptions, bundle_fd: int | None) -> Manifest | None:
+    async def _find(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
         """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
         slots = await asyncio.to_thread(self._parts.slots.slots)
         boot = await self._ledger.boot()
-        body = {} if bundle_fd is not None else inventory(self._parts.release, boot, slots, options)
-        request = self._link.request("check", body=body, bundle_fd=bundle_fd)
-        fds = () if bundle_fd is None else (bundle_fd,)
-        answer = await self._link.ask(request, fds=fds, started=self._started)
+        body = inventory(self._parts.release, boot, slots, options) if origin.online else {}
+        request = self._link.request("check", body=body, bundle_fd=origin.fd, bundle_url=origin.url)
+        answer = await self._link.ask(request, fds=origin.fds, started=self._started)
         text = answer.text("manifest")
         if text is None:
             return None
@@ -256,7 +256,7 @@ class UpdateManager:
         except ManifestError as error:
             raise UpdateRefusedError("bad_manifest", str(error)) from error
         self._ledger.remember(to_version=str(manifest.version))
-        if bundle_fd is None and answer.text("target") != manifest.target_path:
+        if origin.online and answer.text("target") != manifest.target_path:
             raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
         if str(manifest.version) == self._parts.release.version and not options.force and not self._in_safe_mode:
             return None
@@ -283,7 +283,7 @@ class UpdateManager:
         if objection:
             raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
 
-    async def _install(self, manifest: Manifest, bundle_fd: int | None) -> AsyncGenerator[UpdateProgress, None]:
+    async def _install(self, manifest: Manifest, origin: Origin) -> AsyncGenerator[UpdateProgress, None]:
         parts = self._parts
         target = choose_target(await self._ledger.boot(), parts.slots.running)
         async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
@@ -291,9 +291,8 @@ class UpdateManager:
             await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
             await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
             self._heed_cancel()
-            fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
-            request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
-            run = await parts.launcher.start(request, fds, INSTALL_SILENCE_S)
+            request = self._link.request("install", install=files.spec, bundle_fd=origin.fd, bundle_url=origin.url)
+            run = await parts.launcher.start(request, (*files.fds, *origin.fds), INSTALL_SILENCE_S)
             try:
                 self._started(run)
                 async for message in run.messages():

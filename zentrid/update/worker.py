@@ -8,7 +8,6 @@ only afterwards. It ends, and its memory with it, when the request is done or it
 from __future__ import annotations
 
 import os
-import pwd
 import resource
 import ssl
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
+from zentrid.adapters.rights import become, user_to_become
 from zentrid.bundle.tree import blocks_for
 from zentrid.core.names import SlotName
 from zentrid.core.version import parse_version
@@ -103,17 +103,12 @@ def drop_privileges(request: Request) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
     os.umask(0o077)
-    if os.geteuid() != 0:
-        return
-    try:
-        user = pwd.getpwnam(request.user)
-    except KeyError:
+    user = user_to_become(request.user)
+    if user is None:
         return
     if request.tuf_dir and Path(request.tuf_dir).is_dir():
         os.chown(request.tuf_dir, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    os.setgroups([])
-    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    become(user)
 
 
 class _Worker:

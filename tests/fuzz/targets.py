@@ -1,0 +1,185 @@
+"""What is fuzzed: for each parser of foreign bytes a function that takes any bytes and asserts what always holds.
+
+It returns whether the input was accepted in full, so that tests can tell a seed that still reaches the depths from one
+that a change of the format has left behind. It needs no fuzzer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Final
+
+from tests.fuzz.signed import signed_metadata
+from zentrid.bundle.manifest import ManifestError, parse_manifest
+from zentrid.bundle.patch import PatchError, PatchHeader, unpack_full
+from zentrid.bundle.tree import BLOCK_BYTES
+from zentrid.bundle.zbfile import BundleError, BundleReader, write_bundle
+from zentrid.core import bootstate
+from zentrid.core.bootstate import BootStateLostError, CorruptCopyError
+from zentrid.core.fit import read_configuration
+from zentrid.core.framing import HEADER_BYTES, MAX_BODY_BYTES, Code, Frame, FrameError, FrameReader, encode_answer
+from zentrid.core.grammar import CommandError, quote, split_words
+from zentrid.core.names import BOOTSTATE_COPY_BYTES, SAFE_SLOT, SLOTS
+from zentrid.core.weburl import UrlError, parse_url
+from zentrid.update.errors import UpdateError
+from zentrid.update.protocol import parse_line
+
+MAX_FIT_READS: Final = 20_000
+MAX_PATCH_BYTES: Final = 64 * 1024
+"""Of a payload that a fuzzed stream may claim; the limits themselves have tests of their own."""
+
+
+def manifest(data: bytes) -> bool:
+    """A manifest is refused, or its one way to be written is what was read."""
+    try:
+        parsed = parse_manifest(data)
+    except ManifestError:
+        return False
+    assert parsed.to_bytes() == data
+    assert parse_manifest(parsed.to_bytes()) == parsed
+    return True
+
+
+def patch(data: bytes) -> bool:
+    """A patch stream is refused, or every part of it lies inside it and gives blocks that fit its tree."""
+    try:
+        header = PatchHeader.parse(data)
+    except PatchError:
+        return False
+    assert header.leaf_offset + header.leaf_bytes <= header.stream_bytes
+    assert sum(frame.blocks for frame in header.frames) == header.missing
+    assert all(frame.offset + frame.compressed_bytes <= header.stream_bytes for frame in header.frames)
+    if header.target_blocks * BLOCK_BYTES > MAX_PATCH_BYTES:
+        return False
+    written: dict[int, bytes] = {}
+    try:
+        unpack_full(io.BytesIO(data), header.target_root, header.target_blocks * BLOCK_BYTES, written.__setitem__)
+    except PatchError:
+        return False
+    assert sorted(written) == list(range(0, header.target_blocks * BLOCK_BYTES, BLOCK_BYTES))
+    assert {len(block) for block in written.values()} == {BLOCK_BYTES}
+    return True
+
+
+def bundle(data: bytes) -> bool:
+    """A bundle file is refused, or writing its parts again gives the same file."""
+    try:
+        reader = BundleReader(io.BytesIO(data))
+        payloads = {member.name[8:-4]: io.BytesIO(stream.read()) for member, stream in reader.payloads()}
+    except BundleError:
+        return False
+    out = io.BytesIO()
+    write_bundle(out, reader.head.manifest_bytes, reader.head.metadata, payloads)
+    assert out.getvalue() == data
+    return True
+
+
+def boot_state(data: bytes) -> bool:
+    """A copy of the boot state is refused, or what it says can be written and read again without a change."""
+    try:
+        state = bootstate.decode(data)
+    except CorruptCopyError:
+        return False
+    written = bootstate.encode(state)
+    assert len(written) == BOOTSTATE_COPY_BYTES
+    again = bootstate.decode(written)
+    assert bootstate.encode(again) == written
+    assert not again.notes
+    other = bootstate.encode(bootstate.BootState(seq=5))
+    for pair in ((data, other), (other, data)):
+        best, number = bootstate.newest(*pair)
+        assert bootstate.encode(best) == bootstate.encode(bootstate.decode(pair[number]))
+    try:
+        bootstate.newest(data, data)
+    except BootStateLostError:
+        return False
+    return True
+
+
+def fit(data: bytes) -> bool:
+    """A kernel image gives a configuration or none, after a bounded number of reads."""
+    reads = 0
+
+    def read_at(offset: int, size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert offset >= 0
+        assert 0 <= size <= 8192
+        return data[offset : offset + size]
+
+    found = [read_configuration(read_at, slot) for slot in (*SLOTS, SAFE_SLOT)]
+    assert reads <= MAX_FIT_READS
+    return any(one is not None and one.verity is not None for one in found)
+
+
+def command_line(data: bytes) -> bool:
+    """A line is refused with a code, or each of its words survives being quoted."""
+    try:
+        words = split_words(data.decode("utf-8", "surrogateescape"))
+    except CommandError as error:
+        assert error.code in (Code.PARSE_ERROR, Code.BUFFER_OVERFLOW)  # noqa: PT017 - an invariant, no expectation
+        return False
+    for word in words:
+        if len(quote(word).encode()) <= 2048:
+            assert split_words(quote(word)) == [word]
+    return bool(words)
+
+
+def frames(data: bytes) -> bool:
+    """Machine mode gives the same blocks however the bytes are cut, and a whole answer for every text."""
+    whole, parts = _blocks(data, len(data) or 1), _blocks(data, 7)
+    assert whole is None or parts == whole
+    assert (whole is None) == (parts is None)
+    text = data.decode("utf-8", "surrogateescape")
+    answer = encode_answer(Code.SUCCESS, text, safe_mode=False)
+    assert len(answer) <= HEADER_BYTES + MAX_BODY_BYTES
+    (frame,) = FrameReader().feed(answer)
+    assert not frame.body or frame.body.endswith(b"\r\n")
+    return bool(whole)
+
+
+def _blocks(data: bytes, size: int) -> list[Frame] | None:
+    """Return the blocks in a stream that arrives in pieces of this size; None: it breaks off with an error."""
+    reader = FrameReader()
+    try:
+        return [block for start in range(0, len(data), size) for block in reader.feed(data[start : start + size])]
+    except FrameError:
+        return None
+
+
+def web_address(data: bytes) -> bool:
+    """An address is refused, or what is shown of it names the same server."""
+    try:
+        text = data.decode("utf-8")
+        url = parse_url(text)
+    except (UrlError, UnicodeDecodeError):
+        return False
+    shown = parse_url(str(url).replace("…", ""))
+    assert shown.origin == url.origin
+    assert not shown.credentials
+    return True
+
+
+def worker_line(data: bytes) -> bool:
+    """What the worker says is understood, or is an error that a person can be told."""
+    try:
+        parse_line(data)
+    except UpdateError as error:
+        assert len(str(error)) < 10_000  # noqa: PT017
+        return False
+    return True
+
+
+TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
+    "manifest": manifest,
+    "patch": patch,
+    "bundle": bundle,
+    "boot_state": boot_state,
+    "fit": fit,
+    "signed_metadata": signed_metadata,
+    "command_line": command_line,
+    "frames": frames,
+    "web_address": web_address,
+    "worker_line": worker_line,
+}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.fuzz import signed
 from tests.support.fleet import make_fit
+from tests.unit.bundle.streams import SMALL_STREAM, delta
 from zentrid.bundle.encode import encode_full
 from zentrid.bundle.manifest import ElfFacts, Item, Manifest
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
@@ -94,7 +95,7 @@ def seeds(target: str) -> list[bytes]:
     tree = HashTree.from_reader(io.BytesIO(_payload(3)))
     made: dict[str, Iterator[bytes]] = {
         "manifest": (manifest.to_bytes() for manifest in _manifests()),
-        "patch": (_stream(_payload(blocks)) for blocks in (1, 3, 7)),
+        "patch": iter([*(_stream(_payload(blocks)) for blocks in (1, 3, 7)), SMALL_STREAM, delta()[0]]),
         "bundle": _bundles(),
         "boot_state": _boot_states(),
         "fit": iter([make_fit(Version(1, 2, 3), tree, b"kernel")]),

@@ -11,9 +11,19 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.fuzz.signed import signed_metadata
+from tests.unit.bundle.streams import BASE
+from zentrid.bundle.layout import MAX_DICTIONARY_BLOCKS
 from zentrid.bundle.manifest import ManifestError, parse_manifest
-from zentrid.bundle.patch import PatchError, PatchHeader, unpack_full
-from zentrid.bundle.tree import BLOCK_BYTES
+from zentrid.bundle.patch import (
+    PatchError,
+    PatchHeader,
+    decode_frame,
+    missing_blocks,
+    unpack_full,
+    vanished_blocks,
+    window_places,
+)
+from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 from zentrid.bundle.zbfile import BundleError, BundleReader, write_bundle
 from zentrid.core import bootstate
 from zentrid.core.bootstate import BootStateLostError, CorruptCopyError
@@ -26,7 +36,7 @@ from zentrid.update.errors import UpdateError
 from zentrid.update.protocol import parse_line
 
 MAX_FIT_READS: Final = 20_000
-MAX_PATCH_BYTES: Final = 64 * 1024
+MAX_PATCH_BLOCKS: Final = 2000
 """Of a payload that a fuzzed stream may claim; the limits themselves have tests of their own."""
 
 
@@ -50,16 +60,41 @@ def patch(data: bytes) -> bool:
     assert header.leaf_offset + header.leaf_bytes <= header.stream_bytes
     assert sum(frame.blocks for frame in header.frames) == header.missing
     assert all(frame.offset + frame.compressed_bytes <= header.stream_bytes for frame in header.frames)
-    if header.target_blocks * BLOCK_BYTES > MAX_PATCH_BYTES:
+    if header.target_blocks > MAX_PATCH_BLOCKS:
         return False
-    written: dict[int, bytes] = {}
     try:
-        unpack_full(io.BytesIO(data), header.target_root, header.target_blocks * BLOCK_BYTES, written.__setitem__)
+        return _full_patch(data, header) if header.from_nothing else _delta_patch(data, header)
     except PatchError:
         return False
-    assert sorted(written) == list(range(0, header.target_blocks * BLOCK_BYTES, BLOCK_BYTES))
-    assert {len(block) for block in written.values()} == {BLOCK_BYTES}
+
+
+def _full_patch(data: bytes, header: PatchHeader) -> bool:
+    written: dict[int, bytes] = {}
+    size_bytes = header.target_blocks * BLOCK_BYTES
+    unpack_full(io.BytesIO(data), header.target_root, size_bytes, written.__setitem__)
+    assert sorted(written) == list(range(0, size_bytes, BLOCK_BYTES))
+    assert HashTree.from_reader(io.BytesIO(b"".join(written[at] for at in sorted(written)))).root == header.target_root
     return True
+
+
+def _delta_patch(data: bytes, header: PatchHeader) -> bool:
+    """As a device applies it, from the one base that the seeds are made from."""
+    base = HashTree.from_reader(io.BytesIO(BASE))
+    tree = header.decode_leaves(data[header.leaf_offset : header.leaf_offset + header.leaf_bytes], base)
+    assert (tree.root, tree.n_blocks) == (header.target_root, header.target_blocks)
+    missing, vanished = missing_blocks(tree, base), vanished_blocks(tree, base)
+    made: dict[int, bytes] = {}
+    for number, frame in enumerate(header.frames):
+        places = window_places(header, number, missing, vanished)
+        assert len(places) <= MAX_DICTIONARY_BLOCKS
+        assert all(place.in_base or place.index in made for place in places), "a window of what is not there yet"
+        parts = [
+            BASE[place.index * BLOCK_BYTES :][:BLOCK_BYTES] if place.in_base else made[place.index] for place in places
+        ]
+        packed = data[frame.offset : frame.offset + frame.compressed_bytes]
+        blocks = decode_frame(header, number, packed, b"".join(parts))
+        made |= dict(zip(missing[frame.first : frame.first + frame.blocks], blocks, strict=True))
+    return all(tree.verify_block(index, block) for index, block in made.items())
 
 
 def bundle(data: bytes) -> bool:

@@ -112,7 +112,7 @@ def _check(flags: int, files: list[bytes], folder: Path) -> bool:
         return False
     finally:
         # Whatever came, the device still trusts its own root of trust and can walk on from it.
-        assert store.root().signed.version >= 1
+        assert store.keep_roots([]).signed.version >= 1
     assert found == named["manifest.json"]
     if not flags & (ONLINE - 1):
         assert found == right[5], "a manifest that nobody signed was accepted"

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import aiohttp
@@ -79,8 +79,11 @@ class Door:
 
     # --- requests -------------------------------------------------------------------------------------------------
     async def _expect(self, request: web.Request) -> web.StreamResponse | None:
-        """Answer before the body is sent, if the sender asks for that."""
+        """Answer before the body is sent, if the sender asks for that: a refusal then costs it nothing."""
         refusal = self._refusal_of(request)
+        if refusal is None:
+            judged = self._judged(request, replace(self._there))
+            refusal = judged if isinstance(judged, web.Response) else None
         if refusal is None and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return refusal
@@ -107,12 +110,12 @@ class Door:
         refusal = self._refusal_of(request)
         if refusal is not None:
             return refusal
-        if self._busy or self._there.complete:
-            return _answer(409, "a bundle is on its way already; wait for it")
+        found = self._judged(request, self._there)
+        if isinstance(found, web.Response):
+            return found
         self._busy = True
         try:
-            part = self._there.accept(request.headers.get("Content-Range"), request.content_length, self._free())
-            await self._receive(request, part)
+            await self._receive(request, found)
         except UploadRefusedError as error:
             return _answer(error.status, error.sentence)
         except TimeoutError:
@@ -125,6 +128,15 @@ class Door:
             return web.json_response(self._state(), status=202)
         self._say("received")
         return await self._follow(request)
+
+    def _judged(self, request: web.Request, there: Received) -> Part | web.Response:
+        """Return what the request may bring, which `there` then counts with, or why it may not."""
+        if self._busy or there.complete:
+            return _answer(409, "a bundle is on its way already; wait for it")
+        try:
+            return there.accept(request.headers.get("Content-Range"), request.content_length, self._free())
+        except UploadRefusedError as error:
+            return _answer(error.status, error.sentence)
 
     def _free(self) -> int:
         found = os.fstatvfs(self._config.spool_fd)

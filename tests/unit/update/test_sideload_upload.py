@@ -264,6 +264,20 @@ async def test_the_reserve_stays_free(tmp_path: Path) -> None:
         await sending
 
 
+async def test_a_refusal_before_the_bundle_is_sent(tmp_path: Path) -> None:
+    disk = _small_disk(tmp_path)
+    for headers, status in (("", 507), ("Content-Range: junk\r\n", 400), ("Content-Range: bytes 7-8/9\r\n", 409)):
+        async with opened(disk / "in") as client:
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.door.port)
+            head = f"PUT /bundle HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.door.token}\r\n{headers}"
+            length = 3 << 20 if status == 507 else 2
+            writer.write(f"{head}Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n".encode())
+            answer = await reader.readuntil(b"}")
+            assert f" {status} ".encode() in answer
+            assert b"100 Continue" not in answer
+            writer.close()
+
+
 async def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
     disk = _small_disk(tmp_path)
     async with opened(disk / "in") as client:

@@ -260,6 +260,31 @@ async def test_from_safe_mode(offline: Device, web: WebHost) -> None:
     assert offline.version == "1.1.0"
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_memory_stays_below_its_limit(
+    device: Device, web: WebHost, caplog: pytest.LogCaptureFixture, ranges: bool
+) -> None:
+    probe = """
+import sys
+from zentrid.update import worker
+status = worker.main()
+peak = open('/proc/self/status').read().split('VmHWM:')[1].split()[0]
+print(f'peak_kib={peak} asyncio={"asyncio" in sys.modules}', file=sys.stderr)
+sys.exit(status)
+"""
+    web.ranges = ranges
+    device.launcher = SubprocessLauncher([sys.executable, "-c", probe])
+    device.parts_changes["server"] = lambda: ("127.0.0.1", 1)
+    device.start()
+    last = await device.update(source=web.url)
+    assert last.ok, last.message
+    peaks = [int(word.split("=")[1]) for word in caplog.text.split() if word.startswith("peak_kib=")]
+    assert len(peaks) == 2
+    assert max(peaks) < 50 * 1024, peaks
+    assert "asyncio=True" not in caplog.text
+    print(f"peaks: {peaks} KiB")
+
+
 async def test_a_worker_that_is_killed_costs_only_what_was_under_way(
     device: Device, web: WebHost, new: Release
 ) -> None:

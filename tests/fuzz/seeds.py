@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.fuzz import signed
+from tests.support.cores import CoreParts, Piece, write_core
 from tests.support.fleet import make_fit
 from tests.unit.bundle.streams import SMALL_STREAM, delta
 from zentrid.bundle.encode import encode_full
@@ -19,6 +21,7 @@ from zentrid.core import bootstate
 from zentrid.core.bootstate import BootState, Fault
 from zentrid.core.framing import Code, encode_answer, encode_log
 from zentrid.core.version import Version
+from zentrid.debug.corefile import Mapping, Registers
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, PayloadError
 
@@ -90,6 +93,33 @@ def _addresses() -> Iterator[bytes]:
     yield b"http://[::1]/"
 
 
+KERNEL_WORDS = """Panic#1 Part1
+<4>[   12.345678] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000
+<4>[   12.345679] pc : zentri_probe+0x10/0x20 [probe]
+<4>[   12.345680] Call trace:
+<4>[   12.345681]  zentri_probe+0x10/0x20
+<0>[   12.345682] Kernel panic - not syncing: Oops: Fatal exception
+"""
+
+
+def _core() -> bytes:
+    stack = b"".join(number.to_bytes(8, "little") for number in (0x7010, 0x400100, 0, 0x400200))
+    program = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 183, 1, 0, 64, 0, 0, 64, 56, 2, 64, 0, 0
+    )
+    program += struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0, 0x1000, 0x1000, 0x1000)
+    program += struct.pack("<IIQQQQQQ", 4, 4, 176, 0, 0, 36, 36, 4)
+    program += struct.pack("<III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
+    core = write_core(
+        CoreParts(
+            Registers(pc=0x400010, lr=0x400080, sp=0x7000, fp=0x7000),
+            [Piece(0x7000, stack, 6), Piece(0x400000, b"", 5, 0x1000)],
+            [Mapping(0x400000, 0x401000, 0, "/usr/bin/sample-arm")],
+        )
+    )
+    return len(core).to_bytes(4, "big") + core + program
+
+
 def seeds(target: str) -> list[bytes]:
     """Return what the target accepts."""
     tree = HashTree.from_reader(io.BytesIO(_payload(3)))
@@ -104,6 +134,8 @@ def seeds(target: str) -> list[bytes]:
         "frames": iter([encode_answer(Code.SUCCESS, "yes\n", safe_mode=True) + encode_log("one\ntwo")]),
         "web_address": _addresses(),
         "worker_line": _worker_lines(),
+        "core_file": iter([_core()]),
+        "kernel_log": iter([KERNEL_WORDS.encode()]),
     }
     return list(made[target])
 

@@ -7,8 +7,10 @@ that a change of the format has left behind. It needs no fuzzer.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from typing import Final
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
 
 from tests.fuzz.signed import signed_metadata
 from tests.unit.bundle.streams import BASE
@@ -31,7 +33,10 @@ from zentrid.core.fit import read_configuration
 from zentrid.core.framing import HEADER_BYTES, MAX_BODY_BYTES, Code, Frame, FrameError, FrameReader, encode_answer
 from zentrid.core.grammar import CommandError, quote, split_words
 from zentrid.core.names import BOOTSTATE_COPY_BYTES, SAFE_SLOT, SLOTS
+from zentrid.core.postmortem import Finding, Words, examine
 from zentrid.core.weburl import UrlError, parse_url
+from zentrid.debug.backtrace import backtrace
+from zentrid.debug.corefile import BadCoreError, read_core
 from zentrid.update.errors import UpdateError
 from zentrid.update.protocol import parse_line
 
@@ -206,6 +211,39 @@ def worker_line(data: bytes) -> bool:
     return True
 
 
+def core_file(data: bytes) -> bool:
+    """A core and the program that it names are refused, or give a bounded backtrace; read as root when a program dies."""
+    size = int.from_bytes(data[:4], "big")
+    try:
+        core = read_core(io.BytesIO(data[4 : 4 + size]))
+    except BadCoreError:
+        return False
+
+    @contextmanager
+    def opened() -> Iterator[BinaryIO]:
+        with os.fdopen(os.memfd_create("module"), "w+b") as file:
+            file.write(data[4 + size :])
+            file.seek(0)
+            yield file
+
+    frames = backtrace(core, lambda _path: opened())
+    assert 1 <= len(frames) <= 32
+    assert all(frame.module.isprintable() and 0 <= frame.address < 1 << 64 for frame in frames)
+    return True
+
+
+def kernel_log(data: bytes) -> bool:
+    """What the kernel said before a reset gives findings that can be told, whatever it is."""
+    text = data.decode("latin-1")
+    found: list[Finding] = []
+    for name in ("dmesg-ramoops-0", "console-ramoops-0"):
+        found += examine([Words(name, text)], warm=True)
+    for one in found:
+        assert one.detail.isprintable()
+        assert len(one.detail) < 2000
+    return bool(found)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "manifest": manifest,
     "patch": patch,
@@ -217,4 +255,6 @@ TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "frames": frames,
     "web_address": web_address,
     "worker_line": worker_line,
+    "core_file": core_file,
+    "kernel_log": kernel_log,
 }

@@ -57,6 +57,10 @@ def send_bundle(board: WatchedBoard, bundle: Path, port: int) -> tuple[float, in
             time.sleep(0.2)
             token = re.search(r"Bearer ([a-z2-7]{16})", board.console_text_now[seen:])
         assert token is not None, answer.result()
+        wrong = subprocess.run(
+            ["curl", "-sS", "-w", "%{http_code}", f"http://127.0.0.1:{port}/status"], capture_output=True, check=True
+        )
+        assert wrong.stdout.endswith(b"403")
         began_s = time.monotonic()
         sender = subprocess.Popen(
             ["curl", "-sS", "-T", bundle, "-H", f"Authorization: Bearer {token[1]}",

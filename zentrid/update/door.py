@@ -101,7 +101,9 @@ class Door:
         return _answer(403, "the token is not the one that the device's console shows")
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        return self._refusal_of(request) or web.json_response(self._state())
+        refusal = self._refusal_of(request)
+        # Not `or`: a response is a mapping, and an empty one is false in some versions of the library.
+        return web.json_response(self._state()) if refusal is None else refusal
 
     def _state(self) -> dict[str, Any]:
         return {"result": "ok", "received_bytes": self._there.bytes, "size_bytes": self._there.total_bytes}

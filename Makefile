@@ -3,9 +3,10 @@ PYTHON := .venv/bin/python
 VERSION ?= 1.0.0
 STORY ?= update
 JOBS ?= 2
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup host-packages image run stop demo dms test test-fast lint lock clean
+.PHONY: help setup host-packages image run stop demo dms test test-fast fuzz lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -39,6 +40,11 @@ test: image ## all tests, those on the virtual board included (JOBS=2 at a time;
 test-fast: setup ## the tests that need no board
 	@$(PYTHON) -m pytest $(SHARED_OUT) --ignore tests/board $(ARGS)
 
+fuzz: setup ## feed changed inputs to every parser of foreign bytes (FUZZ_SECONDS=60 for all together, TARGETS=names)
+	@$(PYTHON) -c "import atheris" 2> /dev/null || \
+		$(PYTHON) -m pip --disable-pip-version-check -q install --require-hashes --no-deps -r requirements/fuzz.txt
+	@$(PYTHON) -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(TARGETS)
+
 lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
@@ -48,7 +54,7 @@ lint: setup ## ruff, mypy (strict), shellcheck
 
 lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)
 	@$(PYTHON) -m pip -q install uv
-	@for name in build host; do .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	@for name in build host fuzz; do .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --no-emit-index-url requirements/$$name.in -o requirements/$$name.txt; done
 
 clean: ## remove build/ (boards, demo keys, links); the cache stays

@@ -26,6 +26,7 @@ from zentrid.adapters.sessions import CommandServer
 from zentrid.adapters.settings import SettingsStore
 from zentrid.adapters.slots import DiskSlots, find_partition
 from zentrid.adapters.ssh import SshAccess
+from zentrid.adapters.uploads import UploadDoors
 from zentrid.adapters.watchdog import Watchdog
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.bundle.manifest import Manifest
@@ -136,11 +137,13 @@ class App:
         self.alive = AliveMark(RUN / "alive")
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.uploads = UploadDoors(DATA / "incoming", lambda: self.settings.values.number("ota.upload.port"))
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
-            apps=self.apps, safe_mode=device.boot.slot == SAFE_SLOT, safe_mode_reason=safe_mode_reason(device.boot),
-            running_slot=device.boot.slot, held_items=lambda: self.items.held(device.boot.slot),
+            apps=self.apps, uploads=self.uploads, safe_mode=device.boot.slot == SAFE_SLOT,
+            safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
+            held_items=lambda: self.items.held(device.boot.slot),
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
@@ -251,6 +254,7 @@ class App:
         for note in early_notes(EARLY):
             log.warning("%s", note)
         await explain_resets(self.store, Pstore(), self.slots, self._tell, warm=self.device.boot.warm)
+        await asyncio.to_thread(self.uploads.clear)
         await self.manager.start()
         # After the manager knows whether this release is on trial.
         if await asyncio.to_thread(lost_state_is_news, self.device, RUN / "state-lost-told"):

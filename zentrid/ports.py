@@ -58,7 +58,7 @@ class UpdateOptions:
     force: bool = False
     version: str | None = None
     source: str | None = None
-    """A local path of a `.zb` file (sideload); None: from the DMS."""
+    """A local path or an address of a `.zb` file (sideload); None: from the DMS."""
     check_only: bool = False
 
 

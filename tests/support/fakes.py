@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zentrid.adapters.settings import SettingsStore
+from zentrid.adapters.uploads import UploadDoors
 from zentrid.commands.context import Context, NetworkFacts
 from zentrid.core.apps import AppError, AppInfo
 from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError
@@ -256,6 +257,7 @@ class Device:
         self.clock = FixedClock()
         self.host = FixedHost()
         self.apps = MemoryApps()
+        self.uploads = UploadDoors(folder / "incoming", lambda: 0, address="127.0.0.1")
         self.ctx = Context(
             release=RELEASE,
             identity=IDENTITY,
@@ -268,6 +270,7 @@ class Device:
             clock=self.clock,
             host=self.host,
             apps=self.apps,
+            uploads=self.uploads,
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,22 +321,24 @@ class Bundle:
             yield PayloadReader(stream, member.name, member.size_bytes)
 
 
-class _FileBundleReader(BundleReader):
-    """Reads a bundle from a file, where passing over a payload is one step."""
+class SteppingBundleReader(BundleReader):
+    """Reads a bundle from where passing over a payload is one step.
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._file = stream
+    `skip(size)` takes that step; going beyond the end of a file that was cut short is noticed by the next read.
+    """
+
+    def __init__(self, stream: Reader, skip: Callable[[int], object]) -> None:
+        self._skip = skip
         super().__init__(stream)
 
     def _pass_over(self, size: int, what: str) -> None:
-        # Going beyond the end of a file that was cut short is noticed by the next read.
-        self._file.seek(size, io.SEEK_CUR)
+        self._skip(size)
         self._offset += size
 
 
 def open_bundle(path: Path) -> Bundle:
     """Read the head of the bundle at `path` and find its payloads. Raises BundleError if it is none, or OSError."""
     with path.open("rb") as stream:
-        reader = _FileBundleReader(stream)
+        reader = SteppingBundleReader(stream, lambda size: stream.seek(size, io.SEEK_CUR))
         members = {member.name.removeprefix("payload/").removesuffix(".zps"): member for member, _ in reader.payloads()}
     return Bundle(path, reader.head, members)

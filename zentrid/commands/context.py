@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from zentrid.commands.updaterun import UpdateRunner
 from zentrid.core.apps import AppInfo
 from zentrid.core.items import ItemSet
 from zentrid.core.names import SlotName
+from zentrid.core.uploads import DoorNews
 from zentrid.core.variables import Values
-from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, Updates
+from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, UpdateProgress, Updates
 
 
 class Settings(Protocol):
@@ -81,6 +83,32 @@ class Applications(Protocol):
         """End the boot application and start it anew; return a sentence. Raises AppError."""
 
 
+class Door(Protocol):
+    """The upload door while it is open."""
+
+    token: str
+    """Who has it may send one bundle."""
+    port: int
+    path: Path
+    """Where the bundle lies when it is there."""
+
+    def news(self) -> AsyncIterator[DoorNews]:
+        """Yield what happens at the door, `received` last; raises UploadError if it closes without a bundle."""
+
+    async def tell(self, news: UpdateProgress) -> None:
+        """Let whom sent the bundle know how its installation goes."""
+
+    async def close(self) -> None:
+        """Close the door and remove the bundle."""
+
+
+class Doors(Protocol):
+    """Opens the upload door."""
+
+    async def open(self) -> Door:
+        """Open it; raises UploadError."""
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -96,6 +124,7 @@ class Context:
     clock: Clock
     host: Host
     apps: Applications
+    uploads: Doors
     safe_mode: bool = False
     safe_mode_reason: str = "Max faults exceeded"
     """Why the device is in safe mode, for the console's greeting."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from zentrid.commands.call import Call
 from zentrid.commands.registry import Command
 from zentrid.commands.updaterun import UpdateRun
+from zentrid.commands.upload import open_door, start_from
 from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError, Option
 from zentrid.core.version import BadVersionError, parse_version
@@ -18,10 +20,23 @@ NOT_CLAIMED = '{"result":"fail","message":"device not claimed"}'
 
 
 async def _ota(call: Call) -> str | None:
-    if "cancel" in call.arguments.values:
-        return await _cancel(call)
+    match call.arguments.values.get("action"):
+        case "cancel":
+            return await _cancel(call)
+        case "upload":
+            return await _upload(call)
     run = call.ctx.update_runner.start(_options(call))
     return _outcome(call, await _follow(call, run))
+
+
+async def _upload(call: Call) -> str | None:
+    if {"b", "u"} & set(call.arguments.options):
+        raise CommandError(Code.BAD_ARGUMENT, "'ota upload' installs what is sent; leave out -b and -u.")
+    door = await open_door(call)
+    try:
+        return _outcome(call, await _follow(call, await start_from(call, door), door.tell))
+    finally:
+        await door.close()
 
 
 async def _cancel(call: Call) -> str | None:
@@ -49,13 +64,17 @@ def _options(call: Call) -> UpdateOptions:
     )
 
 
-async def _follow(call: Call, run: UpdateRun) -> UpdateProgress | None:
+async def _follow(
+    call: Call, run: UpdateRun, tell: Callable[[UpdateProgress], Awaitable[None]] | None = None
+) -> UpdateProgress | None:
     """Show progress until the end; Ctrl-C cancels the update, which then still ends by itself."""
     watcher = asyncio.create_task(_cancel_on_interrupt(call))
     last: UpdateProgress | None = None
     try:
         async for news in run.watch():
             last = news
+            if tell is not None:
+                await tell(news)
             if not news.done:
                 call.out.progress(news.percent, f"{news.state}: {news.message}" if news.message else news.state)
     finally:
@@ -92,11 +111,18 @@ COMMANDS = (
         "update the firmware: to the newest release for this device, unless told otherwise",
         _ota,
         "ota -b 1.4.0",
-        arguments=(Argument("cancel", "stop the running update", optional=True, choices=("cancel",)),),
+        arguments=(
+            Argument(
+                "action",
+                "cancel: stop the running update; upload: let one bundle be sent to this device by HTTP",
+                optional=True,
+                choices=("cancel", "upload"),
+            ),
+        ),
         options=(
             Option("f", "install even if that version runs already"),
             Option("b", "a certain version", "version"),
-            Option("u", "from a bundle file instead of the DMS", "url|file"),
+            Option("u", "from a bundle file, on the device or on any web server, instead of the DMS", "url|file"),
             Option("c", "only look whether there is an update"),
         ),
         timeout_s=None,

@@ -9,6 +9,7 @@ from zentrid.commands.call import Handler
 from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError, Option, Signature, split_words
 from zentrid.core.variables import VariableTable
+from zentrid.core.weburl import hide_secrets
 
 DEFAULT_TIMEOUT_S = 120.0
 
@@ -92,6 +93,8 @@ class Registry:
 
     def keeps_secret(self, line: str) -> bool:
         """Tell whether a line may hold a secret, so that it must not go into history or logs."""
+        if hide_secrets(line) != line:  # an address with a password
+            return True
         try:
             words = split_words(line)
         except CommandError:

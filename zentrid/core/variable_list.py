@@ -122,6 +122,9 @@ _OTA: Final = (
         "ota.rate_limit", "ot l", Int(0, 1_000_000, "KiB/s"), 0, "the fastest an update may download; 0: no limit",
         "512",
     ),
+    Variable(
+        "ota.upload.port", "ot u p", Int(1, 65_535), 8080, "where `ota upload` lets a bundle be sent to", "8080"
+    ),
 )  # fmt: skip
 
 _NETWORK: Final = (

@@ -24,6 +24,7 @@ from zentrid.update.itemset import ItemUpdates
 from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
+from zentrid.update.origin import Origin
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Firmware:
         self._ledger = ledger
 
     async def install(
-        self, manifest: Manifest, bundle_fd: int | None, attempt: Attempt
+        self, manifest: Manifest, origin: Origin, attempt: Attempt
     ) -> AsyncGenerator[UpdateProgress, None]:
         """Fill the slot and activate it; yields news, the last with `done`. Raises UpdateError, OSError."""
         parts = self._parts
@@ -52,8 +53,8 @@ class Firmware:
             attempt.heed_cancel()
             async with self._items.incoming(manifest, target) as incoming:
                 spec = replace(files.spec, items=(*files.spec.items, *incoming.specs), unpack=incoming.unpack)
-                request = self._link.request("install", install=spec, bundle_fd=bundle_fd)
-                fds = (*files.fds, *incoming.fds, *(() if bundle_fd is None else (bundle_fd,)))
+                request = self._link.request("install", install=spec, bundle_fd=origin.fd, bundle_url=origin.url)
+                fds = (*files.fds, *incoming.fds, *origin.fds)
                 label = f"{manifest.product}-{manifest.version}"
                 async with aclosing(at_work(parts.launcher, request, fds, attempt, label)) as steps:
                     async for news in steps:

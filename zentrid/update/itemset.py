@@ -38,6 +38,7 @@ from zentrid.update.itemtrial import Failure, Trial
 from zentrid.update.journal import ITEMS
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
+from zentrid.update.origin import Origin
 from zentrid.update.protocol import InstallSpec
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class ItemUpdates:
 
     # --- without firmware -----------------------------------------------------------------------------------------
     async def install(
-        self, manifest: Manifest, bundle_fd: int | None, attempt: Attempt
+        self, manifest: Manifest, origin: Origin, attempt: Attempt
     ) -> AsyncGenerator[UpdateProgress, None]:
         """Install, switch and judge; yields news, the last with `done`. Raises UpdateError, OSError: nothing was switched."""
         slot, label = self._parts.slots.running, f"{manifest.product}-{manifest.version}"
@@ -119,8 +120,8 @@ class ItemUpdates:
                 spec = InstallSpec(
                     str(manifest.version), slot, incoming.specs, verify_fit=False, unpack=incoming.unpack
                 )
-                request = self._link.request("install", install=spec, bundle_fd=bundle_fd)
-                fds = incoming.fds if bundle_fd is None else (*incoming.fds, bundle_fd)
+                request = self._link.request("install", install=spec, bundle_fd=origin.fd, bundle_url=origin.url)
+                fds = (*incoming.fds, *origin.fds)
                 async with aclosing(at_work(self._parts.launcher, request, fds, attempt, label)) as steps:
                     async for news in steps:
                         yield news

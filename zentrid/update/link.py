@@ -213,7 +213,7 @@ class WorkerLink:
         raise WorkerDiedError("the update worker ended without an answer; see the log")
 
     def _contact(self, request: Request) -> None:
-        if request.bundle_fd is None:
+        if request.online:
             self.reached = True
 
 

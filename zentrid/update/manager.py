@@ -32,13 +32,13 @@ from zentrid.update.errors import (
     UpdateError,
     UpdateRefusedError,
 )
-from zentrid.update.files import open_bundle_file
 from zentrid.update.firmware import Firmware
 from zentrid.update.freshness import Freshness
 from zentrid.update.itemset import ItemUpdates
 from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
+from zentrid.update.origin import Origin, open_origin
 from zentrid.update.outbox import Outbox
 from zentrid.update.reports import inventory
 from zentrid.update.running import running_release
@@ -230,15 +230,15 @@ class UpdateManager:
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
         await self._ledger.settle(starting_over=True)
         self._begin()
-        with open_bundle_file(options.source) as bundle_fd:
+        with open_origin(options.source) as origin:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")
-            manifest = await self._find(options, bundle_fd)
+            manifest = await self._find(options, origin)
             self._attempt.heed_cancel()
             if manifest is None or options.check_only:
                 yield self._nothing_to_do(manifest, options)
                 return
             part = self._firmware if manifest.has_firmware else self.items
-            async with aclosing(part.install(manifest, bundle_fd, self._attempt)) as steps:
+            async with aclosing(part.install(manifest, origin, self._attempt)) as steps:
                 async for news in steps:
                     yield news
 
@@ -256,16 +256,15 @@ class UpdateManager:
             scope=FIRMWARE,
         )
 
-    async def _find(self, options: UpdateOptions, bundle_fd: int | None) -> Manifest | None:
+    async def _find(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
         """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
         slots = await asyncio.to_thread(self._parts.slots.slots)
         boot = await self._ledger.boot()
         running = replace(self._parts.release, version=self.version)
-        body = {} if bundle_fd is not None else inventory(running, boot, slots, options)
-        request = self._link.request("check", body=body, bundle_fd=bundle_fd)
-        fds = () if bundle_fd is None else (bundle_fd,)
-        answer = await self._link.ask(request, fds=fds, started=self._attempt.started)
-        if bundle_fd is None:
+        body = inventory(running, boot, slots, options) if origin.online else {}
+        request = self._link.request("check", body=body, bundle_fd=origin.fd, bundle_url=origin.url)
+        answer = await self._link.ask(request, fds=origin.fds, started=self._attempt.started)
+        if origin.online:
             await asyncio.to_thread(self._freshness.passed)
         text = answer.text("manifest")
         if text is None:
@@ -275,7 +274,7 @@ class UpdateManager:
         except ManifestError as error:
             raise UpdateRefusedError("bad_manifest", str(error)) from error
         self._ledger.remember(to_version=str(manifest.version))
-        if bundle_fd is None and answer.text("target") != manifest.target_path:
+        if origin.online and answer.text("target") != manifest.target_path:
             raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
         if str(manifest.version) == running.version and not options.force and not self._in_safe_mode:
             return None

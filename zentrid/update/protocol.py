@@ -94,11 +94,18 @@ class Request:
     """When the running image was built: no earlier time is believed."""
     bundle_fd: int | None = None
     """For check and install: a bundle file instead of the server."""
+    bundle_url: str = ""
+    """For check and install: a bundle on the web instead of the server. May hold a password."""
     install: InstallSpec | None = None
     limits: dict[str, float] = field(default_factory=dict)
     """Fields of `transport.Limits` that differ from the default."""
     retries: dict[str, float] = field(default_factory=dict)
     """Fields of `payloads.Retries` that differ from the default."""
+
+    @property
+    def online(self) -> bool:
+        """Whether the server is asked."""
+        return self.bundle_fd is None and not self.bundle_url
 
     def to_bytes(self) -> bytes:
         """Return the request as the worker reads it."""

@@ -8,7 +8,6 @@ only afterwards. It ends, and its memory with it, when the request is done or it
 from __future__ import annotations
 
 import os
-import pwd
 import resource
 import ssl
 import sys
@@ -16,25 +15,29 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
+from zentrid.adapters.rights import become, user_to_become
 from zentrid.bundle.tree import blocks_for
 from zentrid.core.names import SlotName
 from zentrid.core.version import parse_version
+from zentrid.core.weburl import UrlError, parse_url
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, PayloadError, UpdateError, WorkerDiedError, printable
 from zentrid.update.install import ItemJob, check_fit, install
 from zentrid.update.payloads import DmsPayloads, Payloads, Retries
 from zentrid.update.protocol import InstallSpec, ItemSpec, Request
-from zentrid.update.sideload import open_payloads, trusted_manifest
+from zentrid.update.sideload import WebPayloads, open_payloads, read_head, read_web_head, trusted_manifest
 from zentrid.update.target import Source
 from zentrid.update.transport import Endpoint, Limits, Transport, client_context
 from zentrid.update.unpack import UnpackJob, unpack
+from zentrid.update.web import WebFile, WebTrust, web_trust
 
 PROGRESS_INTERVAL_S: Final = 0.2
+_TRIES_AT_FIRST: Final = 3
 MAX_ADDRESS_SPACE_BYTES: Final = 768 * 1024 * 1024
 _REFUSED_FOR_CONTENT: Final = (400, 413, 422)
 """Sending the same report again would be refused again."""
@@ -48,6 +51,7 @@ class Secrets:
 
     tls: ssl.SSLContext | None
     root: bytes
+    web: WebTrust | None = None
 
 
 def main() -> int:
@@ -84,8 +88,7 @@ def run(request: Request, emit: Emit, drop: Callable[[Request], None] = lambda _
 def load_secrets(request: Request) -> Secrets:
     """Read certificate, key and root of trust; make the metadata folder. Raises UpdateError."""
     identity = Path(request.identity_dir)
-    online = request.bundle_fd is None
-    tls = client_context(identity) if online else None
+    tls = client_context(identity) if request.online else None
     root = b""
     if request.op == "check":
         try:
@@ -93,7 +96,7 @@ def load_secrets(request: Request) -> Secrets:
             Path(request.tuf_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PayloadError(f"the update's folders cannot be used ({printable(str(error), 120)})") from error
-    return Secrets(tls, root)
+    return Secrets(tls, root, web_trust(identity) if request.bundle_url else None)
 
 
 def drop_privileges(request: Request) -> None:
@@ -101,17 +104,12 @@ def drop_privileges(request: Request) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
     os.umask(0o077)
-    if os.geteuid() != 0:
-        return
-    try:
-        user = pwd.getpwnam(request.user)
-    except KeyError:
+    user = user_to_become(request.user)
+    if user is None:
         return
     if request.tuf_dir and Path(request.tuf_dir).is_dir():
         os.chown(request.tuf_dir, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    os.setgroups([])
-    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    become(user)
 
 
 class _Worker:
@@ -120,7 +118,9 @@ class _Worker:
         self._secrets = secrets
         self._emit = emit
         self._transport: Transport | None = None
+        self._web: WebFile | None = None
         self._last: tuple[str, float] = ("", 0.0)
+        self._percent = 0
 
     def carry_out(self) -> dict[str, Any]:
         """Do what the request asks for and return the answer's values."""
@@ -139,8 +139,27 @@ class _Worker:
                 case "install":
                     return self._install()
         finally:
-            if self._transport is not None:
-                self._transport.close()
+            for connection in (self._transport, self._web):
+                if connection is not None:
+                    connection.close()
+
+    def _web_file(self) -> WebFile:
+        request = self._request
+        if self._secrets.web is None:
+            raise WorkerDiedError("the update worker was not prepared for the web")
+        try:
+            url = parse_url(request.bundle_url)
+        except UrlError as error:
+            raise PayloadError(str(error)) from error
+        retries = Retries(**cast("dict[str, Any]", request.retries))
+        if request.op == "check":
+            # Nothing has begun yet, and a person waits to hear that the address is wrong.
+            retries = replace(retries, most=min(retries.most, _TRIES_AT_FIRST))
+        self._web = WebFile(
+            url, self._secrets.web, Limits(**request.limits), retries, user_agent=f"zentrid/{request.version}",
+            say=lambda line: print(line, file=sys.stderr), alive=lambda: self._tell(self._last[0], self._percent),
+        )  # fmt: skip
+        return self._web
 
     def _net(self) -> Transport:
         request = self._request
@@ -173,8 +192,9 @@ class _Worker:
 
         request = self._request
         store = TrustStore(Path(request.tuf_dir), self._secrets.root, parse_time(request.built))
-        if request.bundle_fd is not None:
-            return {"manifest": trusted_manifest(request.bundle_fd, store).decode()}
+        if not request.online:
+            head = read_web_head(self._web_file()) if request.bundle_fd is None else read_head(request.bundle_fd)
+            return {"manifest": trusted_manifest(head, store).decode()}
         answer = self._ask("check")
         update = answer.get("update")
         if update is None:
@@ -193,6 +213,8 @@ class _Worker:
         payloads: Payloads
         if request.bundle_fd is not None:
             payloads = open_payloads(request.bundle_fd)
+        elif request.bundle_url:
+            payloads = WebPayloads(self._web_file())
         else:
             payloads = DmsPayloads(self._net(), Retries(**cast("dict[str, Any]", request.retries)))
         install(tuple(_job(item) for item in spec.items), payloads, self._tell)
@@ -203,10 +225,12 @@ class _Worker:
         return {"received_bytes": self._received()}
 
     def _received(self) -> int:
-        return self._transport.received_bytes if self._transport else 0
+        used: tuple[Transport | WebFile | None, ...] = (self._transport, self._web)
+        return sum(connection.received_bytes for connection in used if connection is not None)
 
     def _tell(self, phase: str, percent: int) -> None:
         now_s = time.monotonic()
+        self._percent = percent
         if phase != self._last[0] or now_s - self._last[1] >= PROGRESS_INTERVAL_S:
             self._last = (phase, now_s)
             self._emit(protocol.progress_line(protocol.Progress(phase, percent, self._received())))

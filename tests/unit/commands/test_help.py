@@ -42,7 +42,7 @@ async def test_help_variables(call: Caller) -> None:
 
 async def test_help_of_a_command(call: Caller) -> None:
     text = await call.body("help ota")
-    assert text.startswith("ota [-f] [-b version] [-u url|file] [-c] [cancel]\n")
+    assert text.startswith("ota [-f] [-b version] [-u url|file] [-c] [cancel|upload]\n")
     assert text.endswith("\nExample: ota -b 1.4.0")
     assert await call.body("help dms claim") == await call.body("help dms_claim")
     assert "dms claim <user|product> <password|token>" in await call.body("help dms claim")
@@ -94,7 +94,8 @@ async def test_safe_mode_lists_what_can_be_used(safe_call: Caller) -> None:
         ("set ota.reboot ", "manual"),
         ("set ssh.enabled ", "1"),
         ("help ", "commands"),
-        ("ota ", "cancel"),
+        ("ota c", "cancel"),
+        ("ota u", "upload"),
     ],
 )
 def test_completion(call: Caller, before: str, expected: str) -> None:

@@ -21,7 +21,6 @@ its leaf hash, which the caller checks before using it. Every length is bounded 
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from zentrid.bundle.layout import (
     require,
     window_at,
 )
+from zentrid.bundle.leafset import only_in
 from zentrid.bundle.runs import RUN_LIMIT_BYTES, RunError, expand_runs
 from zentrid.bundle.tree import (
     BLOCK_BYTES,
@@ -73,23 +73,12 @@ __all__ = [
 
 def missing_blocks(target: HashTree, base: HashTree | None = None) -> Sequence[int]:
     """Return the indices in the target of the blocks that the base lacks; of equal ones the first. In target order."""
-    return _only_in(target, base)
+    return only_in(target.leaves, None if base is None else base.leaves)
 
 
 def vanished_blocks(target: HashTree, base: HashTree) -> Sequence[int]:
     """Return the indices in the base of the blocks that the target lacks; of equal ones the first. In base order."""
-    return _only_in(base, target)
-
-
-def _only_in(tree: HashTree, other: HashTree | None) -> Sequence[int]:
-    own, others = LeafIndex(tree), None if other is None else LeafIndex(other)
-    # An array, because a list takes ten times as much.
-    found = array("I")
-    for index in range(tree.n_blocks):
-        leaf = tree.leaf(index)
-        if own.find(leaf) == index and (others is None or others.find(leaf) is None):
-            found.append(index)
-    return found
+    return only_in(base.leaves, target.leaves)
 
 
 @dataclass(frozen=True)

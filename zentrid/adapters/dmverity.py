@@ -72,7 +72,9 @@ def make(name: str, fd: int, root_hash: str, n_blocks: int) -> Mapping:
         raise ValueError(name)
     status = os.fstat(fd)
     device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    table = f"1 {device} {device} {BLOCK_BYTES} {BLOCK_BYTES} {n_blocks} {n_blocks} sha256 {root_hash} -".encode() + b"\0"
+    table = (
+        f"1 {device} {device} {BLOCK_BYTES} {BLOCK_BYTES} {n_blocks} {n_blocks} sha256 {root_hash} -".encode() + b"\0"
+    )
     os.fsync(fd)
     fcntl.ioctl(fd, _BLKFLSBUF, 0)
     _remove(name)

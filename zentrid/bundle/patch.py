@@ -151,7 +151,7 @@ class PatchHeader:
             data += part
         return cls.parse(data)
 
-    def decode_leaves(self, data: bytes, base: HashTree | None = None) -> HashTree:
+    def decode_leaves(self, data: bytes | memoryview, base: HashTree | None = None) -> HashTree:
         """Return the target's tree from the leaf section (`leaf_bytes` at `leaf_offset`) and the base's tree.
 
         Raises PatchError unless the tree has exactly the root and the missing blocks that this header names. That the
@@ -217,7 +217,9 @@ def raw_dictionary(content: bytes) -> zstandard.ZstdCompressionDict | None:
     return zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if content else None
 
 
-def _decompress(data: bytes, plain_bytes: int | None, limit_bytes: int, dictionary: bytes, what: str) -> bytes:
+def _decompress(
+    data: bytes | memoryview, plain_bytes: int | None, limit_bytes: int, dictionary: bytes, what: str
+) -> bytes:
     """Return what one zstd frame says that it holds: exactly `plain_bytes` if given, never more than the limit."""
     try:
         # A frame that claims another size is refused before anything is allocated; one that gives more than it claims

@@ -32,10 +32,11 @@ from zentrid.update.errors import (
     UpdateRefusedError,
 )
 from zentrid.update.files import InstallFiles, open_bundle_file
+from zentrid.update.filling import Filling
 from zentrid.update.ledger import Ledger
-from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
+from zentrid.update.link import Parts, WorkerLink, WorkerRun
 from zentrid.update.outbox import Outbox
-from zentrid.update.protocol import Answer, Progress
+from zentrid.update.protocol import Progress
 from zentrid.update.reports import inventory
 
 log = logging.getLogger(__name__)
@@ -286,24 +287,18 @@ class UpdateManager:
     async def _install(self, manifest: Manifest, bundle_fd: int | None) -> AsyncGenerator[UpdateProgress, None]:
         parts = self._parts
         target = choose_target(await self._ledger.boot(), parts.slots.running)
-        async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
+        budget_bytes = parts.budget_bytes() if bundle_fd is None else 0
+        async with InstallFiles(
+            parts.slots, target, manifest, verify_fit=parts.verify_fit, budget_bytes=budget_bytes
+        ) as files:
             floor = str(manifest.boot_floor) if manifest.boot_floor else ""
             await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
             await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
             self._heed_cancel()
-            fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
-            request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
-            run = await parts.launcher.start(request, fds, INSTALL_SILENCE_S)
-            try:
-                self._started(run)
-                async for message in run.messages():
-                    if isinstance(message, Progress):
-                        await self._follow(message)
-                        yield self._news(f"{manifest.product}-{manifest.version}")
-                    elif isinstance(message, Answer):
-                        break
-            finally:
-                await run.close()
+            async with aclosing(Filling(self._link, files, bundle_fd).run(self._started, self._heed_cancel)) as steps:
+                async for progress in steps:
+                    await self._follow(progress)
+                    yield self._news(progress.note or f"{manifest.product}-{manifest.version}")
         if self._ledger.entry.state is State.DOWNLOADING:
             await self._ledger.enter(Event.WRITTEN)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import ssl
@@ -25,6 +26,10 @@ class Habits:
     """Prefix → status and message."""
     cuts: list[int] = field(default_factory=list)
     """Each payload answer takes one off: only that many bytes are sent, then the connection is closed."""
+    busy: list[int] = field(default_factory=list)
+    """Each request for a patch takes one off and gets 503 with that `Retry-After` (seconds)."""
+    etags: bool = True
+    """Payloads have an ETag, and `If-Range` is heeded."""
     endless: str = ""
     trickle: str = ""
     trickle_pause_s: float = 0.02
@@ -47,6 +52,8 @@ class Habits:
     """Ranges are ignored."""
     tamper: Callable[[str, bytes], bytes] = lambda _path, data: data
     before_payload: Callable[[], None] = lambda: None
+    after_piece: Callable[[int], None] = lambda _size: None
+    """Called with the size of each piece of a payload that was sent."""
     before_check: Callable[[], object] = lambda: None
     recovers: Callable[[], bool] = lambda: False
     """Asked at each refusal: from the first True on, nothing is refused."""
@@ -205,22 +212,32 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._file(path, None)
             return
+        if base != "none" and self.door.habits.busy:
+            self._json({"result": "fail", "message": "the patch is being made"}, 503, self.door.habits.busy.pop(0))
+            return
         data = self.door.habits.tamper(path, data)
+        etag = f'"{root}-{base}-{hashlib.sha256(data).hexdigest()[:16]}"'
+        changed = self.door.habits.etags and self.headers.get("If-Range", etag) != etag
         start, end, status = 0, len(data), 200
-        if (wanted := self.headers.get("Range")) and not self.door.habits.whole:
+        if (wanted := self.headers.get("Range")) and not self.door.habits.whole and not changed:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             start, end, status = int(first), int(last) + 1 if last else len(data), 206
         part = data[start:end]
         self.send_response(status)
         self.send_header("Content-Length", str(len(part)))
+        if self.door.habits.etags:
+            self.send_header("ETag", etag)
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
         self.end_headers()
         if self.door.habits.cuts:
             part = part[: self.door.habits.cuts.pop(0)]
             self.close_connection = True
-        self.door.payload_bytes += len(part)
-        self.wfile.write(part)
+        for at in range(0, len(part), 65536):
+            piece = part[at : at + 65536]
+            self.wfile.write(piece)
+            self.door.payload_bytes += len(piece)
+            self.door.habits.after_piece(len(piece))
         if self.close_connection:
             self.connection.shutdown(socket.SHUT_RDWR)
 
@@ -230,11 +247,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(self.door.habits.tamper(path, data), 200)
 
-    def _json(self, value: dict[str, Any], status: int = 200) -> None:
-        self._send(json.dumps(value).encode(), status)
+    def _json(self, value: dict[str, Any], status: int = 200, retry_after_s: int | None = None) -> None:
+        self._send(json.dumps(value).encode(), status, retry_after_s)
 
-    def _send(self, data: bytes, status: int) -> None:
+    def _send(self, data: bytes, status: int, retry_after_s: int | None = None) -> None:
         self.send_response(status)
+        if retry_after_s is not None:
+            self.send_header("Retry-After", str(retry_after_s))
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

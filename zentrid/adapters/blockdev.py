@@ -44,6 +44,26 @@ def write_at(fd: int, offset: int, data: bytes | memoryview) -> None:
         view = view[written:]
 
 
+def read_into(fd: int, offset: int, view: memoryview) -> None:
+    """Fill all of `view` from `offset`; past the cache if the descriptor and the buffer are made for it. Raises OSError."""
+    got = 0
+    while got < len(view):
+        part = os.preadv(fd, [view[got:]], offset + got)
+        if not part:
+            raise OSError(errno.EIO, "the device ends too early")
+        got += part
+
+
+def set_direct(fd: int, on: bool) -> bool:
+    """Switch O_DIRECT for an open descriptor; False where the file system has none. Offsets and buffers must be aligned then."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+    except OSError:
+        return False
+    return True
+
+
 class DirectReader:
     """Reads what is on the medium, not what is in the page cache. One buffer: each read invalidates the one before.
 

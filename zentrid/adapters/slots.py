@@ -11,7 +11,7 @@ from typing import Final
 from zentrid.adapters.blockdev import read_at, size_bytes
 from zentrid.core import names
 from zentrid.core.bootstate import BootState, BootStateLostError
-from zentrid.core.fit import FitConfiguration, read_configuration
+from zentrid.core.fit import FitConfiguration, fit_bytes, read_configuration
 from zentrid.core.names import SAFE_SLOT, SLOTS, SlotName
 from zentrid.core.update import Capacity
 from zentrid.errors import ZentriError
@@ -95,6 +95,14 @@ class DiskSlots:
             return None
         finally:
             os.close(fd)
+
+    def kernel_bytes(self, slot: SlotName) -> int:
+        """Return the length of the slot's FIT by its own header; 0: there is none."""
+        try:
+            with self.device(f"kernel_{slot}").open("rb") as file:
+                return fit_bytes(file.read(8))
+        except (SlotError, OSError):
+            return 0
 
     def slots(self) -> Sequence[SlotInfo]:
         """Return a, b and r in that order, fresh from the disk."""

@@ -21,7 +21,6 @@ its leaf hash, which the caller checks before using it. Every length is bounded 
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from zentrid.bundle.layout import (
     require,
     window_at,
 )
+from zentrid.bundle.leafset import only_in
 from zentrid.bundle.runs import RUN_LIMIT_BYTES, RunError, expand_runs
 from zentrid.bundle.tree import (
     BLOCK_BYTES,
@@ -73,23 +73,12 @@ __all__ = [
 
 def missing_blocks(target: HashTree, base: HashTree | None = None) -> Sequence[int]:
     """Return the indices in the target of the blocks that the base lacks; of equal ones the first. In target order."""
-    return _only_in(target, base)
+    return only_in(target.leaves, None if base is None else base.leaves)
 
 
 def vanished_blocks(target: HashTree, base: HashTree) -> Sequence[int]:
     """Return the indices in the base of the blocks that the target lacks; of equal ones the first. In base order."""
-    return _only_in(base, target)
-
-
-def _only_in(tree: HashTree, other: HashTree | None) -> Sequence[int]:
-    own, others = LeafIndex(tree), None if other is None else LeafIndex(other)
-    # An array, because a list takes ten times as much.
-    found = array("I")
-    for index in range(tree.n_blocks):
-        leaf = tree.leaf(index)
-        if own.find(leaf) == index and (others is None or others.find(leaf) is None):
-            found.append(index)
-    return found
+    return only_in(base.leaves, target.leaves)
 
 
 @dataclass(frozen=True)
@@ -162,7 +151,7 @@ class PatchHeader:
             data += part
         return cls.parse(data)
 
-    def decode_leaves(self, data: bytes, base: HashTree | None = None) -> HashTree:
+    def decode_leaves(self, data: bytes | memoryview, base: HashTree | None = None) -> HashTree:
         """Return the target's tree from the leaf section (`leaf_bytes` at `leaf_offset`) and the base's tree.
 
         Raises PatchError unless the tree has exactly the root and the missing blocks that this header names. That the
@@ -228,7 +217,9 @@ def raw_dictionary(content: bytes) -> zstandard.ZstdCompressionDict | None:
     return zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if content else None
 
 
-def _decompress(data: bytes, plain_bytes: int | None, limit_bytes: int, dictionary: bytes, what: str) -> bytes:
+def _decompress(
+    data: bytes | memoryview, plain_bytes: int | None, limit_bytes: int, dictionary: bytes, what: str
+) -> bytes:
     """Return what one zstd frame says that it holds: exactly `plain_bytes` if given, never more than the limit."""
     try:
         # A frame that claims another size is refused before anything is allocated; one that gives more than it claims

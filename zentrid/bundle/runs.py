@@ -13,6 +13,7 @@ Runs cover the target exactly. A list that says otherwise raises RunError; what 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -142,25 +143,28 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
     raise RunError("has a number that is too long or cut short in its runs")
 
 
-def expand_runs(data: bytes, new: bytes, target_blocks: int, base: HashTree | None) -> bytes:
+def expand_runs(data: bytes, new: bytes | memoryview, target_blocks: int, base: HashTree | None) -> bytes:
     """Return the target's leaf hashes from the run list, the new hashes (joined) and the base's tree. Raises RunError."""
-    leaves = bytearray()
+    # A BytesIO gives its content away without a second copy, which a bytearray cannot.
+    leaves = io.BytesIO()
     used = 0
     for run in read_runs(data, target_blocks, 0 if base is None else base.n_blocks):
-        size = run.blocks * HASH_BYTES
+        size, start = run.blocks * HASH_BYTES, run.start * HASH_BYTES
         if run.kind == NEW:
             if used + size > len(new):
                 raise RunError("has runs for more new blocks than it has hashes")
-            leaves += new[used : used + size]
+            leaves.write(memoryview(new)[used : used + size])
             used += size
         elif run.kind == BASE and base is not None:
-            leaves += base.leaves[run.start * HASH_BYTES :][:size]
+            leaves.write(memoryview(base.leaves)[start : start + size])
         else:
-            piece = bytes(leaves[run.start * HASH_BYTES :][:size])
+            leaves.seek(start)
+            piece = leaves.read(size)
+            leaves.seek(0, io.SEEK_END)
             # Doubles what it repeats; a run never takes more than the target has blocks.
             while len(piece) < size:
                 piece = (piece + piece)[:size]
-            leaves += piece
+            leaves.write(piece)
     if used != len(new):
         raise RunError("has hashes of new blocks that no run uses")
-    return bytes(leaves)
+    return leaves.getvalue()

@@ -91,8 +91,13 @@ def read_blocks(stream: Reader, max_blocks: int = MAX_BLOCKS) -> Iterator[bytes]
 
 def _parent_level(level: bytes) -> bytes:
     """Return the hashes of a level's blocks, the level filled with zeros to whole blocks."""
-    view = memoryview(level + bytes(-len(level) % BLOCK_BYTES))
-    return b"".join(hash_block(view[start : start + BLOCK_BYTES]) for start in range(0, len(view), BLOCK_BYTES))
+    view = memoryview(level)
+    whole = len(view) - len(view) % BLOCK_BYTES
+    hashes = [hash_block(view[start : start + BLOCK_BYTES]) for start in range(0, whole, BLOCK_BYTES)]
+    if whole < len(view):
+        # Only the last block is filled up: a whole level may be large.
+        hashes.append(hash_block(bytes(view[whole:]).ljust(BLOCK_BYTES, b"\0")))
+    return b"".join(hashes)
 
 
 class HashTree:
@@ -158,8 +163,13 @@ class HashTree:
         """
         if self.n_blocks == 1:
             return b""
-        levels = list(self._levels())[:-1]
-        return b"".join(level + bytes(-len(level) % BLOCK_BYTES) for level in reversed(levels))
+        return b"".join(self.level_pieces())
+
+    def level_pieces(self) -> Iterator[bytes]:
+        """Yield `levels_bytes` in pieces that need no second copy of the leaves: a level, its filling, the next one."""
+        for level in reversed(list(self._levels())[:-1]):
+            yield level
+            yield bytes(-len(level) % BLOCK_BYTES)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HashTree) and self.leaves == other.leaves

@@ -65,6 +65,14 @@ def verity_of(arguments: str) -> VerityTable | None:
     return VerityTable(int(match[1]), int(match[2]), match[3]) if match else None
 
 
+def fit_bytes(head: bytes) -> int:
+    """Return the length that a FIT's first eight bytes tell; 0: it is none, or longer than one may be."""
+    if len(head) < 8:
+        return 0
+    magic, total = struct.unpack_from(">2I", head)
+    return total if magic == _MAGIC and _HEADER.size <= total <= _MAX_FIT_BYTES else 0
+
+
 def fit_version(fit: bytes | ReadAt, slot: SlotName) -> Version | None:
     """Return the release's version in `/configurations/conf-<slot>`; None: empty, damaged, or none in it."""
     configuration = read_configuration(fit, slot)

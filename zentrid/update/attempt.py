@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-
 from zentrid.core.update import Event, State
 from zentrid.ports import UpdateProgress
 from zentrid.update.errors import UpdateCancelledError
 from zentrid.update.ledger import Ledger
-from zentrid.update.link import INSTALL_SILENCE_S, WorkerLauncher, WorkerRun
-from zentrid.update.protocol import Answer, Progress, Request
+from zentrid.update.link import WorkerRun
+from zentrid.update.protocol import Progress
 
 
 class Attempt:
@@ -63,20 +61,3 @@ class Attempt:
             reboot=reboot,
             result=entry.result if result is None else result,
         )
-
-
-async def at_work(
-    launcher: WorkerLauncher, request: Request, fds: Sequence[int], attempt: Attempt, label: str
-) -> AsyncGenerator[UpdateProgress, None]:
-    """Run a worker that installs to its end; yields news about `label`. Raises UpdateError, OSError."""
-    run = await launcher.start(request, fds, INSTALL_SILENCE_S)
-    try:
-        attempt.started(run)
-        async for message in run.messages():
-            if isinstance(message, Progress):
-                await attempt.follow(message)
-                yield attempt.news(label)
-            elif isinstance(message, Answer):
-                break
-    finally:
-        await run.close()

@@ -17,9 +17,10 @@ from zentrid.core import bootstate
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import Event, State, choose_target
 from zentrid.ports import UpdateProgress
-from zentrid.update.attempt import Attempt, at_work
+from zentrid.update.attempt import Attempt
 from zentrid.update.errors import Result
 from zentrid.update.files import InstallFiles
+from zentrid.update.filling import Filling
 from zentrid.update.itemset import ItemUpdates
 from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
@@ -44,7 +45,10 @@ class Firmware:
         """Fill the slot and activate it; yields news, the last with `done`. Raises UpdateError, OSError."""
         parts = self._parts
         target = choose_target(await self._ledger.boot(), parts.slots.running)
-        async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
+        budget_bytes = parts.budget_bytes() if origin.online else 0
+        async with InstallFiles(
+            parts.slots, target, manifest, verify_fit=parts.verify_fit, budget_bytes=budget_bytes
+        ) as files:
             floor = str(manifest.boot_floor) if manifest.boot_floor else ""
             await self._ledger.enter(
                 Event.ADMITTED, scope=FIRMWARE, target=target, to_version=str(manifest.version), boot_floor=floor
@@ -53,10 +57,8 @@ class Firmware:
             attempt.heed_cancel()
             async with self._items.incoming(manifest, target) as incoming:
                 spec = replace(files.spec, items=(*files.spec.items, *incoming.specs), unpack=incoming.unpack)
-                request = self._link.request("install", install=spec, bundle_fd=origin.fd, bundle_url=origin.url)
-                fds = (*files.fds, *incoming.fds, *origin.fds)
-                label = f"{manifest.product}-{manifest.version}"
-                async with aclosing(at_work(parts.launcher, request, fds, attempt, label)) as steps:
+                filling = Filling(self._link, spec, (*files.fds, *incoming.fds), origin, files.read_back)
+                async with aclosing(filling.run(attempt, f"{manifest.product}-{manifest.version}")) as steps:
                     async for news in steps:
                         yield news
                 await incoming.adopt()

@@ -1,27 +1,36 @@
 """Filling a slot: blocks from where they already are, the rest from the patch stream; then reading everything back.
 
-The order of the design: what is right on the target stays, what the running slot or the safe-mode system has is copied, only
-the frames that hold a block still missing are fetched. A cut at any point costs at most the frame that was under way.
+The order of the design: what is right on the target stays, what the device has elsewhere is copied, only the frames that hold a
+block still missing are fetched. A cut at any point costs at most the moment since data was made durable last.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from zentrid.adapters.blockdev import read_at, size_bytes
-from zentrid.bundle.patch import FrameEntry, PatchError, decode_frame, missing_blocks, vanished_blocks, window_places
+from zentrid.bundle.patch import PatchError
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree, TreeError, blocks_for, tree_bytes_for
 from zentrid.core.fit import read_configuration
 from zentrid.core.names import SlotName
 from zentrid.core.version import Version
 from zentrid.update.errors import PayloadError, UntrustedError
-from zentrid.update.payloads import PatchSource, Payloads, read_header, read_range
-from zentrid.update.target import Source, TargetPayload, copy_known, leaves_of, read_back, write_tree
+from zentrid.update.frames import Patch
+from zentrid.update.payloads import PatchNotReadyError, Payloads
+from zentrid.update.sources import Past, Source, is_whole, prepared, use_what_is_here
+from zentrid.update.spool import Spool
+from zentrid.update.target import TargetPayload, direct, not_as_written, read_back, write_tree
+from zentrid.update.transport import StreamChangedError
 
-_PARTS = 10
+_PARTS: Final = 10
 """Of the progress bar: nine tenths are getting the blocks there, one tenth is reading them back."""
+_MOST_CHANGES: Final = 3
+"""How often a stream may change on the server while one payload is fetched."""
+_MOST_WRONG: Final = 4096
+"""A read-back with more wrong blocks than this (16 MiB) is not worth a repair."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ class ItemJob:
     """The first one is the base that the server may make a patch from."""
     with_tree: bool = False
     """The verity tree follows the data."""
+    old: Source | None = None
+    """What the target held before, as far as its own description says."""
+    kernel_checks: bool = False
+    """The supervisor reads it back through the kernel's verity check; not done here."""
 
 
 class News:
@@ -62,51 +75,154 @@ class News:
         self._tell("verifying", 100 * (_PARTS - 1) // _PARTS + self._checked * 100 // (self._total * _PARTS))
 
 
-def install(jobs: tuple[ItemJob, ...], payloads: Payloads, tell: Callable[[str, int], None]) -> None:
-    """Fill every target and read it back. When this returns, what the signed manifest names is on the medium.
+def install(
+    jobs: tuple[ItemJob, ...],
+    payloads: Payloads,
+    tell: Callable[[str, int], None],
+    spool: Spool | None = None,
+    *,
+    repair: bool = False,
+) -> None:
+    """Fill every target and read it back, but for those that the kernel checks afterwards.
 
-    `tell(phase, percent)` is called often. Raises PayloadError (which item, what is wrong), or the transport's errors.
+    When this returns, what the signed manifest names is on the medium, or was handed to it. `tell(phase, percent)` is called
+    often. `repair`: a read-back has failed; nothing is believed of the targets, every block is looked at. Raises
+    PayloadError (which item, what is wrong), UpdateRefusedError for the budget, or the transport's errors.
     """
     news = News(tell, sum(blocks_for(job.size_bytes) for job in jobs))
-    trees = []
-    for job in jobs:
+    spool = spool or Spool(None, "")
+    past = {job.name: _past(job, jobs, spool) for job in jobs}
+    try:
+        fills = [_Fill(job, payloads, spool, news) for job in jobs]
+        for fill in fills:
+            fill.guarded("written", lambda fill=fill: fill.run(past[fill.job.name], repair=repair))  # type: ignore[misc]
+        spool.purge()
+        for fill in fills:
+            if not fill.job.kernel_checks:
+                fill.guarded("read back", fill.read_back)
+    finally:
+        spool.close()
+
+
+def _past(job: ItemJob, jobs: tuple[ItemJob, ...], spool: Spool) -> Past:
+    if spool.knows(job.root_hash):
+        return Past.SAME
+    return Past.OTHER if spool.knows_others({other.root_hash for other in jobs}) else Past.UNKNOWN
+
+
+class _Fill:
+    """One payload being brought to its partition."""
+
+    def __init__(self, job: ItemJob, payloads: Payloads, spool: Spool, news: News) -> None:
+        self.job = job
+        self._payloads = payloads
+        self._spool = spool
+        self._news = news
+        self.sources: tuple[Source, ...] = ()
+        self._patient = True
+        """The server has not let us wait for the patch in vain yet."""
+        self.target: TargetPayload
+
+    def guarded(self, what: str, step: Callable[[], None]) -> None:
+        """Run a step; what goes wrong in it is told with the payload's name."""
+        name = self.job.name
         try:
-            trees.append(_fill(job, payloads, news))
+            step()
         except (PatchError, TreeError) as error:
-            raise PayloadError(f"{job.name}: {error}") from error
+            raise PayloadError(f"{name}: {error}") from error
         except OSError as error:
-            raise PayloadError(
-                f"{job.name}: the target cannot be written ({error.strerror}); check the disk"
-            ) from error
-    for job, tree in zip(jobs, trees, strict=True):
-        try:
-            read_back(job.name, job.fd, tree, news.checked, with_tree=job.with_tree)
-        except OSError as error:
-            raise PayloadError(
-                f"{job.name}: the target cannot be read back ({error.strerror}); check the disk"
-            ) from error
+            raise PayloadError(f"{name}: the target cannot be {what} ({error.strerror}); check the disk") from error
 
+    def run(self, past: Past, *, repair: bool) -> None:
+        """Bring every block there and make it durable; the tree comes last."""
+        job = self.job
+        _check_room(job)
+        self.sources, base = prepared(job.sources)
+        old = None if repair or job.old is None or not is_whole(job.old) else job.old
+        self._spool.fds.add(job.fd)
+        with direct(job.fd):
+            patch = self._open(base)
+            del base  # and with it a list of hashes
+            self.target = TargetPayload(job.fd, patch.tree, self._news.there)
+            if repair:
+                self.target.check_all()
+            use_what_is_here(self.target, self.sources, old, past)
+            self._fetch(patch)
+            os.fdatasync(job.fd)
+            if job.with_tree:
+                write_tree(self.target)
+                os.fdatasync(job.fd)
 
-def _fill(job: ItemJob, payloads: Payloads, news: News) -> HashTree:
-    _check_room(job)
-    base = _base_tree(job)
-    target: TargetPayload | None = None
-    for base_hash in (base.root.hex(), None) if base else (None,):
-        patch = _Patch(job, payloads.open(job.root_hash, base_hash), base)
-        if target is None:
-            target = TargetPayload(job.fd, patch.tree, news.there)
-            target.scan()
-            _copy_from_sources(target, job)
-        patch.fetch_into(target)
-        if target.complete:
-            break
-        # A block of the base turned out to be damaged: the patch from nothing has every block.
-    if target is None or not target.complete:
-        raise PayloadError(f"{job.name}: the payload lacks blocks that the signed tree has; publish the bundle again")
-    if job.with_tree:
-        write_tree(job.fd, target.tree)
-    os.fsync(job.fd)
-    return target.tree
+    def _open(self, base: HashTree | None) -> Patch:
+        """Return the patch from the base if there is a base and the server has made it, else the full payload."""
+        if base is not None and self._patient:
+            try:
+                return self._patch(base)
+            except PatchNotReadyError:
+                self._patient = False
+        return self._patch(None)
+
+    def _patch(self, base: HashTree | None) -> Patch:
+        job, root = self.job, None if base is None else base.root.hex()
+        spool = self._spool.stream(job.root_hash, root)
+        for last in [False] * _MOST_CHANGES + [True]:
+            stream = self._payloads.open(job.root_hash, root)
+            base_fd = self.sources[0].checked_fd or self.sources[0].fd if self.sources else None
+            try:
+                return Patch(job.root_hash, blocks_for(job.size_bytes), stream, spool, base, base_fd)
+            except StreamChangedError:
+                spool.forget()
+                if last:
+                    raise
+        raise AssertionError("the last one raises")
+
+    def _fetch(self, patch: Patch) -> None:
+        """Fetch what is missing; of a stream that changed, of the full payload if a block of the base is damaged."""
+        for _ in range(_MOST_CHANGES):
+            try:
+                patch.fetch_into(self.target)
+            except StreamChangedError:
+                patch.forget()
+                patch = self._open(prepared(self.job.sources)[1])
+                continue
+            if self.target.complete or patch.from_nothing:
+                break
+            patch = self._patch(None)
+        if not self.target.complete:
+            raise PayloadError(
+                f"{self.job.name}: the payload lacks blocks that the signed tree has; publish the bundle again"
+            )
+
+    def read_back(self) -> None:
+        """Read everything from the medium; what is wrong is repaired once, and then everything is read again."""
+        wrong = self._wrong()
+        if wrong:
+            if len(wrong) > _MOST_WRONG:
+                raise self._not_as_written(wrong[0])
+            self._repair(wrong)
+            again = self._wrong()
+            if again:
+                raise self._not_as_written(again[0])
+
+    def _wrong(self) -> list[int]:
+        found = read_back(self.job.fd, self.target.tree, self._news.checked, with_tree=self.job.with_tree)
+        return [block for block, _ in zip(found, range(_MOST_WRONG + 1), strict=False)]
+
+    def _repair(self, wrong: list[int]) -> None:
+        target, job = self.target, self.job
+        for block in wrong:
+            if block < target.tree.n_blocks:
+                target.unmark(block)
+        with direct(job.fd):
+            use_what_is_here(target, self.sources, None, Past.SAME)
+            self._fetch(self._open(prepared(job.sources)[1]))
+            os.fdatasync(job.fd)
+            if job.with_tree:
+                write_tree(target)
+                os.fdatasync(job.fd)
+
+    def _not_as_written(self, block: int) -> PayloadError:
+        return not_as_written(self.job.name, block, self.target.tree.n_blocks)
 
 
 def _check_room(job: ItemJob) -> None:
@@ -115,100 +231,6 @@ def _check_room(job: ItemJob) -> None:
     room = size_bytes(job.fd)
     if needed > room:
         raise PayloadError(f"{job.name}: takes {needed} bytes, the partition has {room}; build a smaller image")
-
-
-def _base_tree(job: ItemJob) -> HashTree | None:
-    """Return the tree of the first source if it has one that is whole."""
-    if not job.sources or job.sources[0].data_blocks is None:
-        return None
-    leaves = leaves_of(job.sources[0])
-    try:
-        return HashTree(leaves) if len(leaves) // 32 == job.sources[0].data_blocks else None
-    except TreeError:
-        return None
-
-
-def _copy_from_sources(target: TargetPayload, job: ItemJob) -> None:
-    for source in job.sources:
-        if target.complete:
-            return
-        copy_known(target, source, leaves_of(source))
-
-
-class _Patch:
-    """One patch stream, its header and leaf hashes read and checked against the signed manifest."""
-
-    def __init__(self, job: ItemJob, stream: PatchSource, base: HashTree | None) -> None:
-        self._job = job
-        self._stream = stream
-        self._header = read_header(stream)
-        self._base = None if self._header.from_nothing else base
-        self._check(base)
-        end = self._header.leaf_offset + self._header.leaf_bytes
-        self.tree = self._header.decode_leaves(read_range(stream, self._header.leaf_offset, end), self._base)
-        self._missing = missing_blocks(self.tree, self._base)
-        self._vanished = [] if self._base is None else vanished_blocks(self.tree, self._base)
-
-    def _check(self, base: HashTree | None) -> None:
-        header = self._header
-        if header.target_root.hex() != self._job.root_hash:
-            raise PatchError("its hash tree is not the one that the signed manifest names")
-        if header.target_blocks != blocks_for(self._job.size_bytes):
-            raise PatchError(f"has {header.target_blocks} blocks, which is not the size that the signed manifest names")
-        if not header.from_nothing and (base is None or header.base_root != base.root):
-            raise PatchError("starts from a base that this device does not have")
-
-    def fetch_into(self, target: TargetPayload) -> None:
-        """Fetch the frames that hold a block the target lacks, and write their blocks."""
-        for start, stop in self._runs_needed(target):
-            frames = self._header.frames[start:stop]
-            for number, data in enumerate(_cut(self._stream, frames), start):
-                self._apply(target, number, data)
-        target.flush()
-
-    def _runs_needed(self, target: TargetPayload) -> Iterator[tuple[int, int]]:
-        """Yield ranges of consecutive frames that are needed: one request each."""
-        start: int | None = None
-        for number, frame in enumerate(self._header.frames):
-            ordinals = range(frame.first, frame.first + frame.blocks)
-            needed = not all(target.has(self._missing[ordinal]) for ordinal in ordinals)
-            if needed and start is None:
-                start = number
-            elif not needed and start is not None:
-                yield start, number
-                start = None
-        if start is not None:
-            yield start, len(self._header.frames)
-
-    def _apply(self, target: TargetPayload, number: int, data: bytes) -> None:
-        frame = self._header.frames[number]
-        try:
-            blocks = decode_frame(self._header, number, data, self._dictionary(number))
-            for ordinal, block in enumerate(blocks, frame.first):
-                if not target.put(self._missing[ordinal], block):
-                    raise PatchError(f"frame {number} gives a wrong block {self._missing[ordinal]}")
-            # So that a killed worker loses no frame that had arrived.
-            target.flush()
-        except PatchError:
-            # With a dictionary of this device's own blocks the fault may be ours: the full payload decides.
-            if not frame.windows:
-                raise
-
-    def _dictionary(self, number: int) -> bytes:
-        places = window_places(self._header, number, self._missing, self._vanished)
-        fds = {place.in_base: self._job.sources[0].fd if place.in_base else self._job.fd for place in places}
-        return b"".join(read_at(fds[place.in_base], place.index * BLOCK_BYTES, BLOCK_BYTES) for place in places)
-
-
-def _cut(stream: PatchSource, frames: tuple[FrameEntry, ...]) -> Iterator[bytes]:
-    """Yield each frame's bytes out of one continuous read; holds one frame and one chunk at a time."""
-    chunks = stream.read(frames[0].offset, frames[-1].offset + frames[-1].compressed_bytes)
-    held = bytearray()
-    for frame in frames:
-        while len(held) < frame.compressed_bytes:
-            held += next(chunks)
-        yield bytes(held[: frame.compressed_bytes])
-        del held[: frame.compressed_bytes]
 
 
 def check_fit(kernel_fd: int, slot: SlotName, version: Version, rootfs_hash: str, rootfs_blocks: int) -> None:

@@ -31,8 +31,9 @@ from zentrid.core.names import SAFE_SLOT, SLOTS, SlotName
 from zentrid.core.update import Event, State
 from zentrid.core.version import version_or_zero
 from zentrid.ports import AppExit, UpdateProgress
-from zentrid.update.attempt import Attempt, at_work
+from zentrid.update.attempt import Attempt
 from zentrid.update.errors import Result, UpdateError, UpdateRefusedError
+from zentrid.update.filling import Filling
 from zentrid.update.itemfiles import Incoming, missing
 from zentrid.update.itemtrial import Failure, Trial
 from zentrid.update.journal import ITEMS
@@ -118,11 +119,11 @@ class ItemUpdates:
         async with self.incoming(manifest, slot) as incoming:
             if incoming.specs:
                 spec = InstallSpec(
-                    str(manifest.version), slot, incoming.specs, verify_fit=False, unpack=incoming.unpack
-                )
-                request = self._link.request("install", install=spec, bundle_fd=origin.fd, bundle_url=origin.url)
-                fds = (*incoming.fds, *origin.fds)
-                async with aclosing(at_work(self._parts.launcher, request, fds, attempt, label)) as steps:
+                    str(manifest.version), slot, incoming.specs, verify_fit=False, unpack=incoming.unpack,
+                    budget_bytes=self._parts.budget_bytes() if origin.online else 0,
+                )  # fmt: skip
+                filling = Filling(self._link, spec, incoming.fds, origin)
+                async with aclosing(filling.run(attempt, label)) as steps:
                     async for news in steps:
                         yield news
             await incoming.adopt()

@@ -53,6 +53,9 @@ class SlotAccess(SlotInspector, Protocol):
     def configuration(self, slot: SlotName) -> FitConfiguration | None:
         """Return what the slot's FIT says."""
 
+    def kernel_bytes(self, slot: SlotName) -> int:
+        """Return the length of the slot's FIT by its own header; 0: there is none."""
+
 
 class WorkerRun(Protocol):
     """A worker at work."""
@@ -98,6 +101,11 @@ class Paths:
         return self.data_dir / "outbox"
 
     @property
+    def spool(self) -> Path:
+        """What an interrupted download leaves to go on from."""
+        return self.data_dir / "ota"
+
+    @property
     def tuf(self) -> Path:
         """The signed metadata's folder."""
         return self.data_dir / "tuf"
@@ -125,6 +133,8 @@ class Parts:
     paths: Paths = field(default_factory=Paths)
     rate_limit_kib_s: Callable[[], int] = lambda: 0
     """`ota.rate_limit`; 0: none."""
+    budget_bytes: Callable[[], int] = lambda: 0
+    """How much one update may receive over all its runs; 0: no limit."""
     pre_install: Callable[[Manifest], Awaitable[str | None]] = _no_objection
     """Asked before anything is written; a sentence is a refusal."""
     post_install: Callable[[Manifest], Awaitable[None]] = _nothing_more
@@ -170,6 +180,7 @@ class WorkerLink:
             uuid=parts.identity.uuid,
             version=parts.release.version,
             tuf_dir=str(parts.paths.tuf),
+            spool_dir=str(parts.paths.spool) if op == "install" else "",
             built=parts.release.built,
             limits=limits,
             retries=dict(parts.retries),

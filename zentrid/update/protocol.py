@@ -33,7 +33,10 @@ class SourceSpec:
 
     fd: int
     data_blocks: int | None = None
-    tree_start_block: int = 0
+    tree_start_block: int | None = None
+    root_hash: str = ""
+    checked_fd: int | None = None
+    """The same data, read through the kernel's verity check."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class ItemSpec:
     fd: int
     with_tree: bool
     sources: tuple[SourceSpec, ...] = ()
+    old: SourceSpec | None = None
+    """What the target holds until now."""
+    kernel_checks: bool = False
+    """The supervisor reads it back."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,10 @@ class InstallSpec:
     """Check that kernel and rootfs belong together; off only for boards without a FIT, and without firmware."""
     unpack: tuple[UnpackSpec, ...] = ()
     """What is done with verified payloads of applications."""
+    repair: bool = False
+    """A read-back has failed: believe nothing of the targets, look at every block."""
+    budget_bytes: int = 0
+    """How many bytes the update may receive over all its runs; 0: no limit."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,8 @@ class Request:
     """For claim, activate, check and status: what is sent to the server, apart from the UUID."""
     reports: tuple[dict[str, Any], ...] = ()
     tuf_dir: str = ""
+    spool_dir: str = ""
+    """Where an installation keeps what it would otherwise have to fetch again; empty: nowhere."""
     built: str = ""
     """When the running image was built: no earlier time is believed."""
     bundle_fd: int | None = None
@@ -121,7 +134,13 @@ def parse_request(raw: bytes) -> Request:
     if install is None:
         return request
     items = tuple(
-        ItemSpec(**{**item, "sources": tuple(SourceSpec(**source) for source in item["sources"])})
+        ItemSpec(
+            **{
+                **item,
+                "sources": tuple(SourceSpec(**source) for source in item["sources"]),
+                "old": SourceSpec(**item["old"]) if item["old"] else None,
+            }
+        )
         for item in install["items"]
     )
     unpack = tuple(UnpackSpec(**spec) for spec in install["unpack"])
@@ -136,6 +155,8 @@ class Progress:
     """`downloading` or `verifying`."""
     percent: int
     received_bytes: int
+    note: str = ""
+    """What the worker waits for, in words; empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +231,8 @@ def parse_line(line: bytes) -> Message:
         kind = value["type"]
         if kind == "progress":
             percent = min(max(int(value["percent"]), 0), 100)
-            return Progress(printable(str(value["phase"]), 20), percent, max(int(value["received_bytes"]), 0))
+            note = printable(str(value.get("note", "")), 80)
+            return Progress(printable(str(value["phase"]), 20), percent, max(int(value["received_bytes"]), 0), note)
         if kind == "delivered":
             return Delivered(str(value["report_id"])[:64])
         if kind == "refused":

@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zentrid.bundle.zbfile import BundleError, BundleHead, BundleReader, Member, SteppingBundleReader
 from zentrid.update.errors import PayloadError, UntrustedError
 from zentrid.update.payloads import BundlePayloads, PatchSource
+from zentrid.update.transport import Known
 from zentrid.update.web import WebFile, WebStream
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ class WebPayloads:
         return _WebSource(self._web, self._found[root_hash])
 
 
-@dataclass(frozen=True)
+@dataclass
 class _WebSource:
     web: WebFile
     member: Member
+    known: Known = field(default_factory=Known)
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         left = end - start

@@ -23,7 +23,9 @@ from zentrid.update.tlstime import EndOnlyContext
 
 MAX_JSON_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
-_STATUS_OK, _STATUS_PARTIAL, _STATUS_SERVER_ERROR = 200, 206, 500
+_STATUS_OK, _STATUS_PARTIAL, _STATUS_UNAVAILABLE = 200, 206, 503
+_MAX_RETRY_AFTER_S: Final = 3600.0
+_MAX_ETAG_CHARS: Final = 256
 
 
 class ConnectionLostError(DmsUnreachableError):
@@ -36,6 +38,28 @@ class OutOfTimeError(DmsUnreachableError):
     """The time for everything together is over: there is no point in trying again now."""
 
     reason = "out_of_time"
+
+
+class StreamChangedError(DmsUnreachableError):
+    """The server has other bytes under this name than before: what was received of them belongs to nothing any more."""
+
+    reason = "stream_changed"
+
+
+class ServerBusyError(DmsRefusedError):
+    """The server answered 503 and said when to ask again."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(_STATUS_UNAVAILABLE, message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass
+class Known:
+    """What is known of a stream on the server over several connections."""
+
+    etag: str = ""
+    """As the server named it; empty: nothing was received yet, or the server has no such names."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +151,8 @@ class Transport:
         self.limits = limits or Limits()
         self.received_bytes = 0
         """Body bytes received so far."""
+        self.on_received: Callable[[int], None] = lambda _size: None
+        """Called with the size of every piece of a body, after it was handed on; may raise to end everything."""
         self._endpoint = endpoint
         self._clock = clock
         self._deadline_s = clock() + self.limits.total_s
@@ -162,15 +188,22 @@ class Transport:
         return self._bytes("GET", path, max_bytes)
 
     @contextmanager
-    def stream(self, path: str, start: int, end: int | None = None) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, path: str, start: int, end: int | None = None, known: Known | None = None
+    ) -> Iterator[Iterator[bytes]]:
         """Open the bytes `start` to `end` (exclusive; None: to the end) of `path`; yields an iterator of chunks.
 
         The chunks together are never longer than asked for, but may be shorter. ConnectionLostError: it broke; what came
-        before is right. A server that ignores the range is an error unless `start` is 0.
+        before is right. A server that ignores the range is an error unless `start` is 0. With `known`, StreamChangedError
+        is raised when the server has other bytes than before; it learns their ETag.
         """
-        wanted = f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"
-        response = self._open("GET", path, None, {"Range": wanted})
+        headers = {"Range": f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"}
+        if known is not None and known.etag and not known.etag.startswith("W/"):
+            headers["If-Range"] = known.etag
+        response = self._open("GET", path, None, headers)
         try:
+            if known is not None:
+                self._check_known(response, known)
             self._check_range(response, start)
             yield self._chunks(response, None if end is None else end - start)
         finally:
@@ -179,6 +212,12 @@ class Transport:
                 response.release_conn()
             else:
                 response.close()
+
+    def _check_known(self, response: urllib3.BaseHTTPResponse, known: Known) -> None:
+        etag = printable(response.headers.get("ETag", ""), _MAX_ETAG_CHARS)
+        if known.etag and etag != known.etag:
+            raise StreamChangedError("the server has made the payload anew; it is started again")
+        known.etag = etag
 
     def _check_range(self, response: urllib3.BaseHTTPResponse, start: int) -> None:
         if response.status == _STATUS_PARTIAL:
@@ -231,6 +270,9 @@ class Transport:
             message = None
         if not isinstance(message, str) or not message:
             message = f"the server answered with status {response.status}"
+        retry_after = response.headers.get("Retry-After", "")
+        if response.status == _STATUS_UNAVAILABLE and retry_after.isascii() and retry_after.isdigit():
+            return ServerBusyError(message, min(float(retry_after[:9]), _MAX_RETRY_AFTER_S))
         return DmsRefusedError(response.status, message)
 
     def _chunks(self, response: urllib3.BaseHTTPResponse, most_bytes: int | None) -> Iterator[bytes]:
@@ -247,6 +289,7 @@ class Transport:
             self.received_bytes += len(chunk)
             left = left if most_bytes is None else left - len(chunk)
             yield chunk
+            self.on_received(len(chunk))
             pace.received(len(chunk))
 
     def _why(self, error: Exception) -> str:

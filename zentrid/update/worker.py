@@ -29,9 +29,10 @@ from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, PayloadError, UpdateError, WorkerDiedError, printable
 from zentrid.update.install import ItemJob, check_fit, install
 from zentrid.update.payloads import DmsPayloads, Payloads, Retries
-from zentrid.update.protocol import InstallSpec, ItemSpec, Request
+from zentrid.update.protocol import InstallSpec, ItemSpec, Request, SourceSpec
 from zentrid.update.sideload import WebPayloads, open_payloads, read_head, read_web_head, trusted_manifest
-from zentrid.update.target import Source
+from zentrid.update.sources import Source
+from zentrid.update.spool import Spool
 from zentrid.update.transport import Endpoint, Limits, Transport, client_context
 from zentrid.update.unpack import UnpackJob, unpack
 from zentrid.update.web import WebFile, WebTrust, web_trust
@@ -90,10 +91,12 @@ def load_secrets(request: Request) -> Secrets:
     identity = Path(request.identity_dir)
     tls = client_context(identity) if request.online else None
     root = b""
-    if request.op == "check":
+    if request.op in ("check", "install"):
         try:
-            root = (identity / "root.json").read_bytes()
-            Path(request.tuf_dir).mkdir(parents=True, exist_ok=True)
+            if request.op == "check":
+                root = (identity / "root.json").read_bytes()
+            for folder in filter(None, (request.tuf_dir, request.spool_dir)):
+                Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PayloadError(f"the update's folders cannot be used ({printable(str(error), 120)})") from error
     return Secrets(tls, root, web_trust(identity) if request.bundle_url else None)
@@ -107,8 +110,9 @@ def drop_privileges(request: Request) -> None:
     user = user_to_become(request.user)
     if user is None:
         return
-    if request.tuf_dir and Path(request.tuf_dir).is_dir():
-        os.chown(request.tuf_dir, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    for folder in filter(None, (request.tuf_dir, request.spool_dir)):
+        if Path(folder).is_dir():
+            os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
     become(user)
 
 
@@ -210,14 +214,19 @@ class _Worker:
         request, spec = self._request, self._request.install
         if spec is None:
             raise WorkerDiedError("the update worker was not told what to install")
+        update = " ".join(item.root_hash for item in spec.items)
         payloads: Payloads
+        spool = Spool(None, update)
         if request.bundle_fd is not None:
             payloads = open_payloads(request.bundle_fd)
         elif request.bundle_url:
             payloads = WebPayloads(self._web_file())
         else:
-            payloads = DmsPayloads(self._net(), Retries(**cast("dict[str, Any]", request.retries)))
-        install(tuple(_job(item) for item in spec.items), payloads, self._tell)
+            retries = Retries(**cast("dict[str, Any]", request.retries))
+            payloads = DmsPayloads(self._net(), retries, preparing=self._tell_preparing)
+            spool = Spool(Path(request.spool_dir) if request.spool_dir else None, update, spec.budget_bytes)
+            self._net().on_received = spool.count
+        install(tuple(_job(item) for item in spec.items), payloads, self._tell, spool, repair=spec.repair)
         if spec.verify_fit:
             _check_fit(spec)
         for each in spec.unpack:
@@ -228,6 +237,10 @@ class _Worker:
         used: tuple[Transport | WebFile | None, ...] = (self._transport, self._web)
         return sum(connection.received_bytes for connection in used if connection is not None)
 
+    def _tell_preparing(self) -> None:
+        note = "the server prepares the update"
+        self._emit(protocol.progress_line(protocol.Progress("downloading", 0, self._received(), note)))
+
     def _tell(self, phase: str, percent: int) -> None:
         now_s = time.monotonic()
         self._percent = percent
@@ -237,8 +250,15 @@ class _Worker:
 
 
 def _job(item: ItemSpec) -> ItemJob:
-    sources = tuple(Source(source.fd, source.data_blocks, source.tree_start_block) for source in item.sources)
-    return ItemJob(item.name, item.root_hash, item.size_bytes, item.fd, sources, item.with_tree)
+    old = None if item.old is None else _source(item.old)
+    sources = tuple(map(_source, item.sources))
+    return ItemJob(
+        item.name, item.root_hash, item.size_bytes, item.fd, sources, item.with_tree, old, item.kernel_checks
+    )
+
+
+def _source(spec: SourceSpec) -> Source:
+    return Source(spec.fd, spec.data_blocks, spec.tree_start_block, spec.root_hash, spec.checked_fd)
 
 
 def _check_fit(spec: InstallSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -360,19 +360,40 @@ async def test_the_running_slot_is_never_a_target(device: Device, published: Rel
 async def test_a_disk_that_lies_about_a_write(
     device: Device, published: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything was written, but one block is not there when it is read back."""
+    """Everything was written, but one block is not there when it is read back: each time."""
+    damaged = lie_about_block(device, monkeypatch, 123, times=9)
+    last = await refused_while_writing(device)
+    assert last.message.startswith("block 123 of the rootfs is not on the disk as it was written")
+    assert damaged.count("rootfs") == 2  # one repair, no more
+
+
+async def test_a_block_that_was_lost_once_is_repaired(
+    device: Device, doorman: Doorman, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = lie_about_block(device, monkeypatch, 123, times=1)
+    last = await device.update()
+    assert last.ok, last.message
+    assert damaged.count("rootfs") == 2
+    assert device.slot_holds("b", published)
+
+
+def lie_about_block(device: Device, monkeypatch: pytest.MonkeyPatch, block: int, *, times: int) -> list[str]:
+    """Damage a block of the target after it was written, before it is read back; returns which read-backs there were."""
     from zentrid.update import install, target
 
-    def damage(*args: object, **kwargs: object) -> None:
-        with device.part("rootfs_b").open("r+b") as file:
-            file.seek(123 * 4096 + 17)
-            file.write(b"rot")
-        read_back(*args, **kwargs)  # type: ignore[arg-type]
+    read_backs: list[str] = []
+
+    def damage(fd: int, tree: HashTree, step: target.Step, *, with_tree: bool) -> Iterator[int]:
+        read_backs.append("rootfs" if with_tree else "kernel")
+        if with_tree and read_backs.count("rootfs") <= times:
+            with device.part("rootfs_b").open("r+b") as file:
+                file.seek(block * 4096 + 17)
+                file.write(b"rot")
+        return read_back(fd, tree, step, with_tree=with_tree)
 
     read_back = target.read_back
     monkeypatch.setattr(install, "read_back", damage)
-    last = await refused_while_writing(device)
-    assert last.message.startswith("block 123 of the rootfs is not on the disk as it was written")
+    return read_backs
 
 
 async def test_a_hash_tree_that_is_not_on_the_disk(
@@ -380,7 +401,7 @@ async def test_a_hash_tree_that_is_not_on_the_disk(
 ) -> None:
     from zentrid.update import install
 
-    monkeypatch.setattr(install, "write_tree", lambda _fd, _tree: None)
+    monkeypatch.setattr(install, "write_tree", lambda _target: None)
     last = await refused_while_writing(device)
     assert last.message.startswith("the hash tree of the rootfs is not on the disk as it was written")
 

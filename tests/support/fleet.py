@@ -18,6 +18,7 @@ from tuf.api.metadata import Metadata, Targets  # type: ignore[attr-defined]  # 
 from scripts.bundle_tool import tufrepo
 from scripts.provision_tool import pki
 from zentrid.bundle.encode import Frame, compress, encode_full, write_stream
+from zentrid.bundle.layout import Space, Window
 from zentrid.bundle.manifest import Item, Manifest
 from zentrid.bundle.patch import missing_blocks, vanished_blocks
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
@@ -141,11 +142,12 @@ def patch_between(old: Release, new: Release) -> bytes:
     """A patch whose frames use the vanished blocks as their dictionaries."""
     missing, vanished = missing_blocks(new.tree, old.tree), vanished_blocks(new.tree, old.tree)
     dictionary = b"".join(old.rootfs[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES] for n in vanished)
+    windows = (Window(Space.VANISHED, 0, len(vanished)),) if vanished else ()
     frames = []
     for first in range(0, len(missing), 16):
         part = missing[first : first + 16]
         plain = b"".join(new.rootfs[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES] for n in part)
-        frames.append(Frame(len(part), compress(plain, 3, dictionary), 0, len(vanished)))
+        frames.append(Frame(len(part), compress(plain, 3, dictionary), windows))
     out = io.BytesIO()
     write_stream(out, new.tree, old.tree, missing, frames)
     return out.getvalue()

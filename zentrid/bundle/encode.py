@@ -12,23 +12,26 @@ from typing import BinaryIO, Final, NamedTuple
 
 import zstandard
 
-from zentrid.bundle.patch import (
+from zentrid.bundle.layout import (
     FIXED,
     FORMAT,
     FROM_NOTHING,
     MAGIC,
     MAX_FRAME_BLOCKS,
     TABLE_ENTRY,
+    WINDOW_ENTRY,
     PatchError,
-    missing_blocks,
-    raw_dictionary,
+    Window,
+    window_entry,
 )
+from zentrid.bundle.patch import missing_blocks, raw_dictionary
+from zentrid.bundle.runs import find_runs, write_runs
 from zentrid.bundle.tree import HashTree, read_blocks
 
 FULL_LEVEL: Final = 12
 """zstd level of full payloads."""
-LEAF_LEVEL: Final = 3
-"""zstd level of leaf hashes: they do not compress, apart from repeated ones."""
+RUNS_LEVEL: Final = 19
+"""zstd level of run lists: they are small."""
 
 Progress = Callable[[int, int], object]
 """Called with blocks done and blocks in all."""
@@ -50,8 +53,7 @@ class Frame(NamedTuple):
 
     blocks: int
     data: bytes
-    window_start: int = 0
-    window_blocks: int = 0
+    windows: tuple[Window, ...] = ()
 
 
 def compress(plain: bytes, level: int, dictionary: bytes = b"") -> bytes:
@@ -76,7 +78,8 @@ def encode_full(
     payload.seek(start)
     missing = missing_blocks(tree)
     frames = _full_frames(tree, _pick(read_blocks(payload), missing, tree), missing, level, progress)
-    stream_bytes = write_stream(out, tree, None, missing, frames)
+    counts = -(-len(missing) // MAX_FRAME_BLOCKS), 0
+    stream_bytes = write_stream(out, tree, None, missing, frames, counts)
     return Encoded(tree, size_bytes, stream_bytes)
 
 
@@ -108,42 +111,47 @@ def _full_frames(
         raise AssertionError("more blocks than the tree has missing ones")
 
 
+def leaf_section(tree: HashTree, base: HashTree | None, missing: Sequence[int]) -> tuple[bytes, int]:
+    """Return a stream's leaf section and how many of its bytes are the run list."""
+    runs = compress(write_runs(find_runs(tree, base)), RUNS_LEVEL)
+    return runs + b"".join(tree.leaf(index) for index in missing), len(runs)
+
+
 def write_stream(
-    out: BinaryIO, tree: HashTree, base: HashTree | None, missing: Sequence[int], frames: Iterable[Frame]
+    out: BinaryIO,
+    tree: HashTree,
+    base: HashTree | None,
+    missing: Sequence[int],
+    frames: Iterable[Frame],
+    counts: tuple[int, int] | None = None,
 ) -> int:
     """Write header, leaf section and frames to `out` (seekable) where it stands; return the stream's length (bytes).
 
-    `frames` together hold the blocks `missing`, in order; as an iterator, each but the last must be as large as can be,
-    because the room for the frame table is left before the first one is made.
+    `frames` together hold the blocks `missing`, in order. As an iterator it needs `counts`, how many frames and windows
+    will come: the room for the tables is left before the first one is made.
     """
-    leaf_section = compress(tree.leaves, LEAF_LEVEL, b"" if base is None else base.leaves)
-    n_frames = len(frames) if isinstance(frames, (list, tuple)) else -(-len(missing) // MAX_FRAME_BLOCKS)
+    if counts is None:
+        frames = list(frames)
+        counts = len(frames), sum(len(frame.windows) for frame in frames)
+    leaves, runs_bytes = leaf_section(tree, base, missing)
+    tables_bytes = TABLE_ENTRY.size * counts[0] + WINDOW_ENTRY.size * counts[1]
     start = out.tell()
-    out.seek(start + FIXED.size + TABLE_ENTRY.size * n_frames)
-    out.write(leaf_section)
-    table = io.BytesIO()
+    out.seek(start + FIXED.size + tables_bytes)
+    out.write(leaves)
+    table, windows = io.BytesIO(), io.BytesIO()
     for frame in frames:
         out.write(frame.data)
-        table.write(TABLE_ENTRY.pack(frame.blocks, 0, len(frame.data), frame.window_start, frame.window_blocks))
+        table.write(TABLE_ENTRY.pack(frame.blocks - 1, 0, len(frame.windows), 0, len(frame.data)))
+        windows.write(b"".join(map(window_entry, frame.windows)))
     end = out.tell()
-    if table.tell() != TABLE_ENTRY.size * n_frames:
-        raise AssertionError("the frames are not as many as was said")
+    tables = table.getvalue() + windows.getvalue()
+    if len(tables) != tables_bytes:
+        raise AssertionError("the frames and windows are not as many as was said")
+    roots = FROM_NOTHING if base is None else base.root, tree.root
+    base_blocks = 0 if base is None else base.n_blocks
     out.seek(start)
     out.write(
-        FIXED.pack(
-            MAGIC,
-            FORMAT,
-            0,
-            FROM_NOTHING if base is None else base.root,
-            tree.root,
-            tree.n_blocks,
-            0 if base is None else base.n_blocks,
-            len(missing),
-            n_frames,
-            len(leaf_section),
-            0,
-        )
+        FIXED.pack(MAGIC, FORMAT, 0, *roots, tree.n_blocks, base_blocks, len(missing), *counts, runs_bytes) + tables
     )
-    out.write(table.getvalue())
     out.seek(end)
     return end - start

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from zentrid.adapters.blockdev import read_at, size_bytes
-from zentrid.bundle.patch import FrameEntry, PatchError, decode_frame, missing_blocks, vanished_blocks
+from zentrid.bundle.patch import FrameEntry, PatchError, decode_frame, missing_blocks, vanished_blocks, window_places
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree, TreeError, blocks_for, tree_bytes_for
 from zentrid.core.fit import read_configuration
 from zentrid.core.names import SlotName
@@ -183,7 +183,7 @@ class _Patch:
     def _apply(self, target: TargetPayload, number: int, data: bytes) -> None:
         frame = self._header.frames[number]
         try:
-            blocks = decode_frame(self._header, number, data, self._window(frame))
+            blocks = decode_frame(self._header, number, data, self._dictionary(number))
             for ordinal, block in enumerate(blocks, frame.first):
                 if not target.put(self._missing[ordinal], block):
                     raise PatchError(f"frame {number} gives a wrong block {self._missing[ordinal]}")
@@ -191,15 +191,13 @@ class _Patch:
             target.flush()
         except PatchError:
             # With a dictionary of this device's own blocks the fault may be ours: the full payload decides.
-            if not frame.window_blocks:
+            if not frame.windows:
                 raise
 
-    def _window(self, frame: FrameEntry) -> bytes:
-        if not frame.window_blocks:
-            return b""
-        fd = self._job.sources[0].fd
-        wanted = self._vanished[frame.window_start : frame.window_start + frame.window_blocks]
-        return b"".join(read_at(fd, index * BLOCK_BYTES, BLOCK_BYTES) for index in wanted)
+    def _dictionary(self, number: int) -> bytes:
+        places = window_places(self._header, number, self._missing, self._vanished)
+        fds = {place.in_base: self._job.sources[0].fd if place.in_base else self._job.fd for place in places}
+        return b"".join(read_at(fds[place.in_base], place.index * BLOCK_BYTES, BLOCK_BYTES) for place in places)
 
 
 def _cut(stream: PatchSource, frames: tuple[FrameEntry, ...]) -> Iterator[bytes]:

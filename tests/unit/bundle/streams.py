@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tests.unit.bundle.making import block, full, noise
 from zentrid.bundle.encode import Frame, compress, write_stream
+from zentrid.bundle.layout import Space, Window
 from zentrid.bundle.patch import (
     missing_blocks,
     unpack_full,
@@ -53,7 +54,7 @@ def delta() -> tuple[bytes, HashTree, HashTree]:
     missing, vanished = missing_blocks(target, base), vanished_blocks(target, base)
     plain, window = blocks_at(TARGET, missing), blocks_at(BASE, vanished)
     frames = [
-        Frame(2, compress(plain[: 2 * BLOCK_BYTES], 12, window[: 2 * BLOCK_BYTES]), 0, 2),
+        Frame(2, compress(plain[: 2 * BLOCK_BYTES], 12, window[: 2 * BLOCK_BYTES]), (Window(Space.VANISHED, 0, 2),)),
         Frame(1, compress(plain[2 * BLOCK_BYTES :], 12)),
     ]
     out = io.BytesIO()

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from tests.unit.bundle.making import block, full, noise
 from tests.unit.bundle.streams import BASE, SMALL, SMALL_STREAM, TARGET, blocks_at, delta, tree_of, unpacked
 from zentrid.bundle.encode import encode_full, write_stream
+from zentrid.bundle.layout import FROM_NOTHING, MAX_FRAME_BLOCKS
 from zentrid.bundle.patch import (
-    FROM_NOTHING,
-    MAX_FRAME_BLOCKS,
     PatchError,
     PatchHeader,
     decode_frame,
@@ -20,6 +19,7 @@ from zentrid.bundle.patch import (
     missing_blocks,
     unpack_full,
     vanished_blocks,
+    window_places,
 )
 from zentrid.bundle.tree import BLOCK_BYTES
 
@@ -124,7 +124,9 @@ def test_a_patch_from_a_base_uses_windows_of_vanished_blocks():
     assert tree == target
     vanished, found = vanished_blocks(tree, base), []
     for index, frame in enumerate(header.frames):
-        window = blocks_at(BASE, vanished[frame.window_start : frame.window_start + frame.window_blocks])
+        places = window_places(header, index, missing_blocks(tree, base), vanished)
+        assert all(place.in_base for place in places)
+        window = blocks_at(BASE, [place.index for place in places])
         found += decode_frame(header, index, stream[frame.offset :][: frame.compressed_bytes], window)
     assert b"".join(found) == blocks_at(TARGET, missing_blocks(tree, base))
     assert header.frames[0].compressed_bytes < 200, "two edited blocks cost next to nothing with their old selves"
@@ -150,7 +152,7 @@ def test_a_patch_needs_its_own_base():
             header.decode_leaves(leaves, wrong)
     frame = header.frames[0]
     data = stream[frame.offset :][: frame.compressed_bytes]
-    with pytest.raises(PatchError, match="needs a window of 8192 bytes"):
+    with pytest.raises(PatchError, match="needs a dictionary of 8192 bytes"):
         decode_frame(header, 0, data)
     assert b"".join(decode_frame(header, 0, data, bytes(2 * BLOCK_BYTES))) != blocks_at(TARGET, [2, 3])
     with pytest.raises(PatchError, match="from a base"):

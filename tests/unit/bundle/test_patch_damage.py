@@ -10,19 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.bundle.making import block, noise
-from tests.unit.bundle.streams import SMALL, SMALL_INFO, SMALL_STREAM, blocks_at, delta, tree_of, unpacked
+from tests.unit.bundle.streams import SMALL, SMALL_INFO, SMALL_STREAM, blocks_at, tree_of, unpacked
 from zentrid.bundle import encode
 from zentrid.bundle.encode import Frame, compress, write_stream
+from zentrid.bundle.layout import FIXED, TABLE_ENTRY, Space, Window, window_entry
 from zentrid.bundle.patch import (
-    FIXED,
-    TABLE_ENTRY,
     PatchError,
     PatchHeader,
     decode_frame,
     max_compressed_bytes,
     missing_blocks,
     unpack_full,
+    window_places,
 )
+from zentrid.bundle.runs import NEW, Run, write_runs
 from zentrid.bundle.tree import BLOCK_BYTES, MAX_BLOCKS
 
 
@@ -38,18 +39,27 @@ def with_fixed(stream: bytes, **values: object) -> bytes:
         "base_blocks",
         "missing",
         "frames",
-        "leaves",
-        "zero2",
+        "windows",
+        "runs",
     ]
     fields = dict(zip(names, FIXED.unpack_from(stream), strict=True)) | values
     return FIXED.pack(*fields.values()) + stream[FIXED.size :]
 
 
-def with_entry(stream: bytes, count=None, zero=0, size=None, start=0, blocks=0) -> bytes:
+def with_entry(stream: bytes, count=None, kind=0, windows=None, zero=0, size=None) -> bytes:
     """Return a stream with another first entry in its frame table."""
     old = TABLE_ENTRY.unpack_from(stream, FIXED.size)
-    entry = TABLE_ENTRY.pack(old[0] if count is None else count, zero, old[2] if size is None else size, start, blocks)
+    new = (count, kind, windows, zero, size)
+    entry = TABLE_ENTRY.pack(*(before if now is None else now for before, now in zip(old, new, strict=True)))
     return stream[: FIXED.size] + entry + stream[FIXED.size + TABLE_ENTRY.size :]
+
+
+def with_windows(*windows: Window | bytes) -> bytes:
+    """Return the header of a patch of eight blocks in two frames, the second one with these windows."""
+    table = TABLE_ENTRY.pack(3, 0, 0, 0, 9) + TABLE_ENTRY.pack(3, 0, len(windows), 0, 9)
+    entries = b"".join(entry if isinstance(entry, bytes) else window_entry(entry) for entry in windows)
+    numbers = (5000, 3000, 8, 2, len(windows), 9)
+    return FIXED.pack(b"ZPS1", 1, 0, b"b" * 32, b"t" * 32, *numbers) + table + entries
 
 
 def test_a_stream_cut_at_any_byte_is_refused():
@@ -113,7 +123,6 @@ FRAME = PatchHeader.parse(SMALL_STREAM).frames[0]
         (with_fixed(SMALL_STREAM, magic=b"ZPS2"), "ZPS1"),
         (with_fixed(SMALL_STREAM, format=2), "format 2"),
         (with_fixed(SMALL_STREAM, zero=1), "reserved"),
-        (with_fixed(SMALL_STREAM, zero2=1), "reserved"),
         (with_fixed(SMALL_STREAM, blocks=0), "target of 0 blocks"),
         (with_fixed(SMALL_STREAM, blocks=MAX_BLOCKS + 1), "target of 1048577 blocks"),
         (with_fixed(SMALL_STREAM, base=b"b" * 32, base_blocks=MAX_BLOCKS + 1), "base of"),
@@ -123,24 +132,57 @@ FRAME = PatchHeader.parse(SMALL_STREAM).frames[0]
         (with_fixed(SMALL_STREAM, frames=2**32 - 1), "more than allowed"),
         (with_fixed(SMALL_STREAM, frames=7), "more than allowed"),
         (with_fixed(SMALL_STREAM, frames=0), "too few frames"),
-        (with_fixed(SMALL_STREAM, leaves=0), "leaf section of 0"),
-        (with_fixed(SMALL_STREAM, leaves=2**32 - 1), "leaf section of 4294967295"),
+        (with_fixed(SMALL_STREAM, windows=1), "1 windows of which its frames use 0"),
+        (with_fixed(SMALL_STREAM, windows=256), "256 windows, more than allowed"),
+        (with_fixed(SMALL_STREAM, windows=2**32 - 1), "more than allowed"),
+        (with_fixed(SMALL_STREAM, runs=0), "run list of 0"),
+        (with_fixed(SMALL_STREAM, runs=2**32 - 1), "run list of 4294967295"),
         (with_fixed(SMALL_STREAM, missing=5), "6 blocks in its frames"),
-        (with_entry(SMALL_STREAM, count=0), "holds 0 blocks"),
-        (with_entry(SMALL_STREAM, count=257), "holds 257 blocks"),
+        (with_entry(SMALL_STREAM, count=6), "7 blocks in its frames"),
+        (with_entry(SMALL_STREAM, kind=1), "unknown kind"),
         (with_entry(SMALL_STREAM, zero=1), "frame 0"),
         (with_entry(SMALL_STREAM, size=0), "0 bytes"),
         (with_entry(SMALL_STREAM, size=2**32 - 1), "the limit is"),
-        (with_entry(SMALL_STREAM, blocks=1), "outside the base"),
-        (with_entry(SMALL_STREAM, blocks=513), "window of 513"),
-        (with_entry(SMALL_STREAM, start=1), "outside the base"),
-        (with_entry(delta()[0], start=1, blocks=0), "empty window"),
-        (with_entry(delta()[0], start=2**32 - 1, blocks=512), "outside the base"),
+        (with_entry(SMALL_STREAM, windows=1), "more windows than there are"),
+        (with_windows(Window(Space.BASE, 3000, 1)), "outside the base"),
+        (with_windows(Window(Space.BASE, 2999, 2)), "outside the base"),
+        (with_windows(Window(Space.VANISHED, 2000, 1001)), "outside the base"),
+        (with_windows(Window(Space.EARLIER, 4, 1)), "come later"),
+        (with_windows(Window(Space.EARLIER, 0, 5)), "come later"),
+        (with_windows(b"\xc0\0\0\0"), "unknown kind"),
+        (with_windows(Window(Space.BASE, 0, 1000), Window(Space.VANISHED, 0, 25)), "1025 blocks in windows"),
+        (with_windows(*[Window(Space.BASE, 0, 1024)] * 3), "3072 blocks in windows"),
     ],
 )
 def test_every_limit_of_the_header(stream, problem):
     with pytest.raises(PatchError, match=problem):
         PatchHeader.parse(stream)
+
+
+def test_windows_at_the_limits_are_taken():
+    allowed = Window(Space.BASE, 2000, 1000), Window(Space.VANISHED, 0, 20), Window(Space.EARLIER, 0, 4)
+    header = PatchHeader.parse(with_windows(*allowed))
+    assert [frame.dictionary_blocks for frame in header.frames] == [0, 1024]
+    places = window_places(header, 1, range(100, 108), range(500, 520))
+    base = [(True, index) for index in (*range(2000, 3000), *range(500, 520))]
+    assert list(places) == base + [(False, index) for index in range(100, 104)]
+    with pytest.raises(PatchError, match="outside the vanished"):
+        window_places(header, 1, range(100, 108), range(500, 519))
+
+
+def test_from_nothing_a_window_reaches_back_only_so_far():
+    for start, problem in ((256, None), (255, "reaches back too far")):
+        table = TABLE_ENTRY.pack(255, 0, 0, 0, 9) * 5 + TABLE_ENTRY.pack(255, 0, 1, 0, 9)
+        stream = FIXED.pack(b"ZPS1", 1, 0, bytes(32), b"t" * 32, 1536, 0, 1536, 6, 1, 9) + table
+        stream += window_entry(Window(Space.EARLIER, start, 1))
+        if problem is None:
+            assert PatchHeader.parse(stream).frames[5].dictionary_blocks == 1
+        else:
+            with pytest.raises(PatchError, match=problem):
+                PatchHeader.parse(stream)
+    for space in (Space.BASE, Space.VANISHED):
+        with pytest.raises(PatchError, match="outside the base"):
+            PatchHeader.parse(stream[:-4] + window_entry(Window(space, 0, 1)))
 
 
 @settings(deadline=None)
@@ -226,22 +268,18 @@ def test_a_right_frame_with_wrong_blocks_is_found_by_the_tree():
 
 def test_leaves_that_do_not_give_the_root_are_refused():
     header = PatchHeader.parse(SMALL_STREAM)
-    other = compress(bytes(reversed(SMALL_INFO.tree.leaves)), encode.LEAF_LEVEL)
-    assert len(other) == header.leaf_bytes
+    leaves = SMALL_STREAM[header.leaf_offset :][: header.leaf_bytes]
     with pytest.raises(PatchError, match="do not give its target's root"):
-        header.decode_leaves(other)
+        header.decode_leaves(leaves[:-1] + bytes([leaves[-1] ^ 1]))
     with pytest.raises(PatchError, match="leaf section"):
-        header.decode_leaves(other[:-1])
-    claims_more = compress(SMALL_INFO.tree.leaves + bytes(32), encode.LEAF_LEVEL)
-    forged = PatchHeader.parse(with_fixed(SMALL_STREAM, leaves=len(claims_more)))
-    with pytest.raises(PatchError, match="does not say"):
-        forged.decode_leaves(claims_more)
+        header.decode_leaves(leaves[:-1])
 
 
-def test_a_wrong_count_of_missing_blocks_is_refused():
-    out = io.BytesIO()
+def test_a_wrong_count_of_missing_blocks_is_refused(monkeypatch):
     tree = tree_of(block(1) * 3)
-    frames = [Frame(1, compress(block(1), 3)), Frame(1, compress(block(1), 3))]
-    write_stream(out, tree, None, [0, 1], frames)
-    with pytest.raises(PatchError, match="claims 2 missing blocks where 1 are"):
+    runs = compress(write_runs([Run(NEW, 3, 0)]), 3)
+    monkeypatch.setattr(encode, "leaf_section", lambda *_: (runs + tree.leaves, len(runs)))
+    out = io.BytesIO()
+    write_stream(out, tree, None, [0, 1, 2], [Frame(3, compress(block(1) * 3, 3))])
+    with pytest.raises(PatchError, match="claims 3 missing blocks where 1 are"):
         unpack_full(io.BytesIO(out.getvalue()), tree.root, 3 * BLOCK_BYTES)

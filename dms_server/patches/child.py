@@ -22,7 +22,6 @@ from dms_server.patches.verify import verify_patch
 from zentrid.bundle.patch import unpack_full
 from zentrid.errors import ZentriError
 
-NICENESS = 19
 REQUEST_MAX_BYTES = 64 * 1024
 SAY_EVERY_S = 0.3
 SERVER_GONE = 3
@@ -41,7 +40,6 @@ class DoneError(Exception):
 
 def limit_resources(limits: dict[str, int]) -> None:
     """Bound this process. There is no way back."""
-    os.nice(NICENESS)
     for what, most in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_CPU, limits["time_s"]),
@@ -98,8 +96,9 @@ def make(job: dict[str, Any], say: Say) -> dict[str, Any]:
     if size_bytes >= job["full_bytes"]:
         return {"larger": size_bytes}
     say({"percent": 90})
-    with made.open("rb") as patch, (folder / "base").open("rb") as old:
-        verified = verify_patch(patch, old, base["root"], target["root"])
+    (folder / "target").unlink()
+    with made.open("rb") as patch, (folder / "base").open("rb") as old, (folder / "target").open("w+b") as scratch:
+        verified = verify_patch(patch, old, base["root"], target["root"], scratch)
     return {"made": verified.size_bytes, "sha256": verified.sha256}
 
 
@@ -140,7 +139,8 @@ def used_bytes() -> int:
 def main() -> int:
     """Do the one job."""
     answers = sys.stdout.buffer
-    job = json.loads(sys.stdin.buffer.raw.readline(REQUEST_MAX_BYTES))  # type: ignore[attr-defined]
+    with open(0, "rb", buffering=0, closefd=False) as questions:
+        job = json.loads(questions.readline(REQUEST_MAX_BYTES))
     threading.Thread(target=end_with_the_server, daemon=True).start()
     limit_resources(job["limits"])
 

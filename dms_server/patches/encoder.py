@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
 from zentrid.bundle.encode import Encoded, Frame, Progress, compress, write_stream
-from zentrid.bundle.patch import MAX_FRAME_BLOCKS, MAX_WINDOW_BLOCKS, missing_blocks, vanished_blocks
+from zentrid.bundle.layout import MAX_DICTIONARY_BLOCKS, MAX_FRAME_BLOCKS, Space, Window
+from zentrid.bundle.patch import missing_blocks, vanished_blocks
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 
 LEVEL: Final = 12
@@ -21,7 +22,7 @@ def encode_patch(base: BinaryIO, target: BinaryIO, out: BinaryIO, *, progress: P
     size_bytes = target.tell()
     base_tree, tree = trees
     missing, vanished = missing_blocks(tree, base_tree), vanished_blocks(tree, base_tree)
-    frames = _frames(base, target, missing, vanished, progress)
+    frames = list(_frames(base, target, missing, vanished, progress))
     stream_bytes = write_stream(out, tree, base_tree, missing, frames)
     return Encoded(tree, size_bytes, stream_bytes)
 
@@ -32,11 +33,11 @@ def _frames(
     for first in range(0, len(missing), MAX_FRAME_BLOCKS):
         picked = missing[first : first + MAX_FRAME_BLOCKS]
         middle = len(vanished) * first // len(missing)
-        start = max(0, min(middle - MAX_WINDOW_BLOCKS // 4, len(vanished) - MAX_WINDOW_BLOCKS))
-        window = vanished[start : start + MAX_WINDOW_BLOCKS]
+        start = max(0, min(middle - MAX_DICTIONARY_BLOCKS // 4, len(vanished) - MAX_DICTIONARY_BLOCKS))
+        window = vanished[start : start + MAX_DICTIONARY_BLOCKS]
         dictionary = b"".join(_block(base, place) for place in window)
         data = compress(b"".join(_block(target, place) for place in picked), LEVEL, dictionary)
-        yield Frame(len(picked), data, start if window else 0, len(window))
+        yield Frame(len(picked), data, (Window(Space.VANISHED, start, len(window)),) if window else ())
         if progress is not None:
             progress(first + len(picked), len(missing))
 

@@ -21,6 +21,7 @@ from zentrid.core.text import printable
 log = structlog.get_logger()
 
 TOP = Path(__file__).resolve().parents[2]
+NICENESS = 19
 LINE_MAX_BYTES = 4096
 COMPLAINT_MAX_CHARS = 2000
 PROBLEM_MAX_CHARS = 200
@@ -87,6 +88,8 @@ class PatchProcess:
             self._process = subprocess.Popen(
                 command, cwd=TOP, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
             )
+            # At once: what it does before it is ready should not be in the way either.
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICENESS)
         with self._process as process:
             timer = threading.Timer(self._limits.time_s, self._too_late)
             timer.start()

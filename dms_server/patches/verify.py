@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from zentrid.bundle.patch import PatchError, PatchHeader, decode_frame, missing_blocks, vanished_blocks
+from zentrid.bundle.patch import PatchError, PatchHeader, decode_frame, missing_blocks, vanished_blocks, window_places
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree, Reader, read_exactly
 
 
@@ -34,10 +33,11 @@ class _Hashing:
         return data
 
 
-def verify_patch(patch: Reader, base: BinaryIO, base_root: str, target_root: str) -> Verified:
+def verify_patch(patch: Reader, base: BinaryIO, base_root: str, target_root: str, scratch: BinaryIO) -> Verified:
     """Decode a whole patch against its base, a plain payload file; check every block and the target's root.
 
-    Raises PatchError when it does not make exactly the target, or OSError.
+    `scratch`, an empty file for reading and writing, gets the blocks that the frames give, at their places in the target.
+    Raises PatchError when the patch does not make exactly the target, or OSError.
     """
     reader = _Hashing(patch)
     header = PatchHeader.read(reader)
@@ -50,19 +50,16 @@ def verify_patch(patch: Reader, base: BinaryIO, base_root: str, target_root: str
     missing, vanished = missing_blocks(tree, base_tree), vanished_blocks(tree, base_tree)
     for index, frame in enumerate(header.frames):
         data = read_exactly(reader, frame.compressed_bytes)
-        dictionary = _dictionary(header, index, vanished, base)
+        places = window_places(header, index, missing, vanished)
+        dictionary = b"".join(block_at(base if place.in_base else scratch, place.index) for place in places)
         for ordinal, block in enumerate(decode_frame(header, index, data, dictionary), start=frame.first):
             if not tree.verify_block(missing[ordinal], block):
                 raise PatchError(f"frame {index} gives a wrong block {missing[ordinal]}")
+            scratch.seek(missing[ordinal] * BLOCK_BYTES)
+            scratch.write(block)
     if reader.read(1):
         raise PatchError("goes on after its last frame")
     return Verified(reader.size_bytes, reader.digest.hexdigest())
-
-
-def _dictionary(header: PatchHeader, index: int, vanished: Sequence[int], base: BinaryIO) -> bytes:
-    frame = header.frames[index]
-    places = vanished[frame.window_start : frame.window_start + frame.window_blocks]
-    return b"".join(block_at(base, place) for place in places)
 
 
 def block_at(payload: BinaryIO, index: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 from dms_server.patches.verify import block_at
 from tests.server.helpers import PRODUCT, Answer, Device, Dms, Person
 from tests.server.making import Publisher, payload
-from zentrid.bundle.patch import PatchHeader, decode_frame, missing_blocks, unpack_full, vanished_blocks
+from zentrid.bundle.patch import PatchHeader, decode_frame, missing_blocks, unpack_full, vanished_blocks, window_places
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 
 SIZE_BYTES = 400_001
@@ -100,9 +100,10 @@ def apply(stream: bytes, base: bytes, target_bytes: int) -> bytes:
     missing, vanished = missing_blocks(tree, base_tree), vanished_blocks(tree, base_tree)
     blocks = {base_tree.leaf(index): block_at(old, index) for index in range(base_tree.n_blocks)}
     for index, frame in enumerate(header.frames):
-        places = vanished[frame.window_start : frame.window_start + frame.window_blocks]
         data = stream[frame.offset : frame.offset + frame.compressed_bytes]
-        made = decode_frame(header, index, data, b"".join(block_at(old, place) for place in places))
+        places = window_places(header, index, missing, vanished)
+        leaves = [base_tree.leaf(place.index) if place.in_base else tree.leaf(place.index) for place in places]
+        made = decode_frame(header, index, data, b"".join(blocks[leaf] for leaf in leaves))
         for ordinal, block in enumerate(made, start=frame.first):
             blocks[tree.leaf(missing[ordinal])] = block
     return b"".join(blocks[tree.leaf(index)] for index in range(tree.n_blocks))[:target_bytes]

@@ -138,6 +138,7 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
                     with suppress(asyncio.CancelledError):
                         await task
                 await core.patches.close()
+                await core.faults.close()
                 await core.sightings.flush()
         finally:
             await db.close()

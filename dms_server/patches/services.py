@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import structlog
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import DBAPIError
 
 from dms_server.bundles.models import Bundle, BundleItem
@@ -130,7 +130,9 @@ class Patches:
                 return opened
             patch = await self._known(target, base)
         if self._decide(patch) in (Verdict.QUEUE, Verdict.WAIT) and self._settings.patch_workers:
-            patch = await self._want(device_id, target, base)
+            # Those that ask again only read.
+            if patch is None or patch.asked_at is None or self._decide(patch) is Verdict.QUEUE:
+                patch = await self._want(device_id, target, base)
             if patch is not None and self._decide(patch) is Verdict.WAIT:
                 self._workshop.wake()
                 seconds = retry_after_s(patch.asked_at, now(), self._settings.patch_wait_max_s)
@@ -235,7 +237,7 @@ class Patches:
             .join(BundleItem, BundleItem.root_hash == Patch.base_root)
             .join(Bundle, Bundle.id == BundleItem.bundle_id)
             .where(Patch.target_root.in_(roots), Bundle.product_id == bundle.product_id)
-            .where(or_(Bundle.state != "draft", Bundle.id == bundle.id))
+            .where(Bundle.state != "draft")
             .order_by(Bundle.version_number.desc())
         )
         async with self._db.read() as session:

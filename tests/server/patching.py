@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from dms_server.patches.encoder import encode_patch
 from dms_server.patches.verify import block_at
 from tests.server.helpers import PRODUCT, Answer, Device, Dms, Person
 from tests.server.making import Publisher, payload
@@ -17,7 +18,7 @@ from zentrid.bundle.patch import PatchHeader, decode_frame, missing_blocks, unpa
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 
 SIZE_BYTES = 400_001
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 
 
 def release(number: int, name: str = "base", size_bytes: int = SIZE_BYTES) -> bytes:
@@ -118,6 +119,13 @@ def unpacked(stream: bytes, target_bytes: int) -> bytes:
 
     unpack_full(io.BytesIO(stream), PatchHeader.parse(stream).target_root, target_bytes, write)
     return bytes(image[:target_bytes])
+
+
+def encoded(base: bytes, target: bytes) -> bytes:
+    """Return a patch."""
+    out = io.BytesIO()
+    encode_patch(io.BytesIO(base), io.BytesIO(target), out)
+    return out.getvalue()
 
 
 def workers(parent: int) -> list[int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any
 import pytest
 import urllib3
 
-from dms_server.patches.encoder import encode_patch
-from dms_server.patches.verify import verify_patch
-from dms_server.testing import RunningDms, device_tls
+from dms_server.patches.child import SERVER_GONE
+from dms_server.testing import ROOT, RunningDms, device_tls
 from tests.server.conftest import StartDms
 from tests.server.helpers import PRODUCT, Device, Dms, Person
 from tests.server.making import Publisher
 from tests.server.patching import (
     SIZE_BYTES,
     apply,
+    encoded,
     eventually,
     files_in,
     patches_of,
@@ -40,10 +39,8 @@ from tests.server.patching import (
     unpacked,
     workers,
 )
-from zentrid.bundle.encode import Frame, compress, write_stream
-from zentrid.bundle.layout import Space, Window
-from zentrid.bundle.patch import PatchError, PatchHeader
-from zentrid.bundle.tree import BLOCK_BYTES, HashTree
+from zentrid.bundle.patch import PatchHeader
+from zentrid.bundle.tree import BLOCK_BYTES
 
 
 def from_nothing(stream: bytes) -> bool:
@@ -155,62 +152,6 @@ async def test_the_worker_has_low_priority(dms: Dms, fleet: Path) -> None:
     assert os.getpriority(os.PRIO_PROCESS, pid) == 19
     os.kill(pid, signal.SIGCONT)
     await settled(owner, 2)
-
-
-# --- nothing that was not verified ----------------------------------------------------------------------------------------
-def encoded(base: bytes, target: bytes) -> bytes:
-    """Return a patch."""
-    out = io.BytesIO()
-    encode_patch(io.BytesIO(base), io.BytesIO(target), out)
-    return out.getvalue()
-
-
-def test_verifying_takes_a_right_patch_and_no_other() -> None:
-    base, target, other = release(1), release(2), release(3)
-    good, roots = encoded(base, target), (root_of(base), root_of(target))
-    verified = verify_patch(io.BytesIO(good), io.BytesIO(base), *roots, io.BytesIO())
-    assert verified.size_bytes == len(good)
-    with pytest.raises(PatchError, match="another base"):
-        verify_patch(io.BytesIO(good), io.BytesIO(other), *roots, io.BytesIO())
-    with pytest.raises(PatchError, match="another target"):
-        verify_patch(io.BytesIO(encoded(base, other)), io.BytesIO(base), *roots, io.BytesIO())
-    with pytest.raises(PatchError, match="goes on"):
-        verify_patch(io.BytesIO(good + b"x"), io.BytesIO(base), *roots, io.BytesIO())
-    for place in range(0, len(good), max(1, len(good) // 200)):
-        for damaged in (good[:place], good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]):
-            with pytest.raises(PatchError):
-                verify_patch(io.BytesIO(damaged), io.BytesIO(base), *roots, io.BytesIO())
-
-
-def test_verifying_knows_what_earlier_frames_gave() -> None:
-    """A window into the target's own earlier blocks, and not a byte of the target from elsewhere."""
-    base, first, second = os.urandom(BLOCK_BYTES), os.urandom(BLOCK_BYTES), os.urandom(BLOCK_BYTES)
-    edited = bytes([first[0] ^ 1]) + first[1:]
-    target = first + second + edited
-    frames = [
-        Frame(2, compress(first + second, 3)),
-        Frame(1, compress(edited, 12, first), (Window(Space.EARLIER, 0, 1),)),
-    ]
-    out = io.BytesIO()
-    trees = [HashTree.from_reader(io.BytesIO(content)) for content in (target, base)]
-    write_stream(out, *trees, range(3), frames)
-    patch, roots = out.getvalue(), (root_of(base), root_of(target))
-    verified = verify_patch(io.BytesIO(patch), io.BytesIO(base), *roots, io.BytesIO())
-    assert verified.sha256 == hashlib.sha256(patch).hexdigest()
-    assert apply(patch, base, len(target)) == target
-
-
-def test_verifying_sees_a_frame_with_other_content() -> None:
-    """Every frame can be decoded, and one holds what belongs elsewhere."""
-    base, target = release(1), release(2)
-    wrong = bytearray(release(2))
-    wrong[:4] = b"evil"
-    good, bad = encoded(base, target), encoded(base, bytes(wrong))
-    head, other = PatchHeader.parse(good), PatchHeader.parse(bad)
-    spliced = bytearray(good[: head.frames[0].offset] + bad[other.frames[0].offset :])
-    spliced[96:104] = bad[96:104]  # the table's entry: its length
-    with pytest.raises(PatchError, match="wrong block 0"):
-        verify_patch(io.BytesIO(bytes(spliced)), io.BytesIO(base), root_of(base), root_of(target), io.BytesIO())
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------------
@@ -399,6 +340,23 @@ def test_a_server_that_ends_in_the_middle_goes_on_after_the_next_start(
         assert "Traceback" not in running.log
     finally:
         client.close()
+
+
+def test_a_worker_ends_with_its_server_whatever_it_waits_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "payload")  # nobody ever writes into it
+    payload = {"path": str(tmp_path / "payload"), "root": "ab" * 32, "size_bytes": 1}
+    limits = {"memory_bytes": 1 << 30, "time_s": 60, "temporary_bytes": 1 << 20}
+    job = {"folder": str(tmp_path), "base": payload, "target": payload, "full_bytes": 1, "limits": limits}
+    command = [sys.executable, "-m", "dms_server.patches.child"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps(job).encode() + b"\n")
+        worker.stdin.flush()
+        with (tmp_path / "payload").open("wb"):  # as soon as the worker reads it
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(1)
+            worker.stdin.close()
+            assert worker.wait(30) == SERVER_GONE
 
 
 def test_files_that_nobody_knows_go_at_the_start(running: RunningDms) -> None:

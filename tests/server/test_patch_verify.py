@@ -43,8 +43,8 @@ def test_verifying_knows_what_earlier_frames_gave() -> None:
         Frame(1, compress(edited, 12, first), (Window(Space.EARLIER, 0, 1),)),
     ]
     out = io.BytesIO()
-    trees = [HashTree.from_reader(io.BytesIO(content)) for content in (target, base)]
-    write_stream(out, *trees, range(3), frames)
+    tree, base_tree = (HashTree.from_reader(io.BytesIO(content)) for content in (target, base))
+    write_stream(out, tree, base_tree, range(3), frames)
     patch, roots = out.getvalue(), (root_of(base), root_of(target))
     verified = verify_patch(io.BytesIO(patch), io.BytesIO(base), *roots, io.BytesIO())
     assert verified.sha256 == hashlib.sha256(patch).hexdigest()

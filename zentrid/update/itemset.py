@@ -88,7 +88,7 @@ class ItemUpdates:
     # --- with firmware --------------------------------------------------------------------------------------------
     def incoming(self, manifest: Manifest, target: SlotName) -> Incoming:
         """Return what the release brings and the store lacks, to be opened and filled."""
-        return Incoming(self._folder, manifest, self._base(target))
+        return Incoming(self._folder, manifest, lambda: self._base(target))
 
     async def put(self, target: SlotName, manifest: Manifest) -> None:
         """Give a slot that cannot boot now the set that goes with its new firmware. Raises OSError."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from dms_server.bundles.models import Bundle
+from dms_server.bundles.models import Bundle, BundleItem
 from dms_server.bundles.services import Bundles
 from dms_server.clock import now
 from dms_server.db import Database
@@ -56,6 +56,8 @@ class Updates:
             version, boards = await self._wanted(device.product_id, device.product, asked.want)
         else:
             version, boards = device.target, device.target_boards
+            if asked.safemode and version is not None:
+                version, boards = await self._repairing(device.product_id, version, boards)
         if version is None:
             return Answer(device.product, message=f"{device.product} has no release yet")
         if asked.board and boards and asked.board not in boards:
@@ -74,6 +76,21 @@ class Updates:
         if boards is None:
             raise NotFoundError(f"{product} has no published version {version}; see the page of the product")
         return version, tuple(boards)
+
+    async def _repairing(self, product_id: int, version: str, boards: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """Return the newest release up to `version` that holds firmware: only that repairs a device in safe mode."""
+        has_firmware = exists().where(BundleItem.bundle_id == Bundle.id, BundleItem.type == "rootfs")
+        target = select(Bundle.version_number).where(Bundle.product_id == product_id, Bundle.version == version)
+        statement = (
+            select(Bundle.version, Bundle.compatible)
+            .where(Bundle.product_id == product_id, Bundle.state == "published", has_firmware)
+            .where(Bundle.version_number <= target.scalar_subquery())
+            .order_by(Bundle.version_number.desc())
+            .limit(1)
+        )
+        async with self._db.read() as session:
+            found = await session.row(statement)
+        return (version, boards) if found is None else (found.version, tuple(found.compatible))
 
     async def report(self, device: KnownDevice, body: ReportBody) -> bool:
         """Keep a report; return False when it was here before. When this returns, it is on the disk."""

@@ -17,7 +17,7 @@ from tuf.ngclient import FetcherInterface, Updater  # type: ignore[attr-defined]
 
 from tests.server.helpers import PRODUCT, Device, Dms, Person, ask
 from tests.server.making import Publisher, payload
-from zentrid.bundle.manifest import parse_manifest
+from zentrid.bundle.manifest import Removal, parse_manifest
 from zentrid.bundle.patch import unpack_full
 
 
@@ -40,6 +40,23 @@ async def test_check_offers_the_release(dms: Dms, fleet: Path) -> None:
     assert (await device.check("1.1.0")).body["update"] is None
     assert (await device.check("1.1.0", force=True)).body["update"] == offered
     assert (await device.check("1.1.0", safemode=True)).body["update"] == offered
+
+
+async def test_a_device_in_safe_mode_gets_firmware(dms: Dms, fleet: Path) -> None:
+    owner, publisher = await dms.owner(), Publisher(fleet, PRODUCT)
+    device = await dms.ready_device()
+    rules = {"rules": b"only a file"}
+    await publish(owner, publisher, "1.0.1", payloads=rules)
+    assert (await device.check("1.0.0", safemode=True)).body["update"]["version"] == "1.0.1", "there is nothing else"
+    await publish(owner, publisher, "1.0.2", payloads={}, remove=(Removal("file", "rules"),))
+    assert (await device.check("1.0.1")).body["update"]["version"] == "1.0.2", "it only takes away"
+    await publish(owner, publisher, "1.1.0")
+    await publish(owner, publisher, "1.1.1", payloads=rules)
+    await publish(owner, publisher, "1.2.0", tag=None)
+    assert (await device.check("1.1.0")).body["update"]["version"] == "1.1.1"
+    assert (await device.check("1.1.1")).body["update"] is None
+    assert (await device.check("1.0.0", safemode=True)).body["update"]["version"] == "1.1.0", "not beyond the target"
+    assert (await device.check("1.0.0", safemode=True, want="1.1.1")).body["update"]["version"] == "1.1.1"
 
 
 async def test_check_without_a_product(dms: Dms) -> None:

@@ -9,6 +9,7 @@ import json
 import sys
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tests.support.applications import MarkedCage
@@ -93,8 +94,8 @@ def add(release: Release | None, version: str, payloads: Sequence[Payload], **fi
         compatible=(BOARD,),
         items=(*firmware, *(item for item, _ in payloads)),
         remove=tuple(Removal(item_type, name) for item_type, name in fields.pop("remove", ())),
-        **{name: parse_version(value) for name, value in fields.items()},
     )
+    manifest = replace(manifest, **{name: parse_version(value) for name, value in fields.items()})
     streams = dict(release.streams) if release else {}
     for item, data in payloads:
         out = io.BytesIO()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,12 @@ def missing(folder: ItemFolder, manifest: Manifest) -> dict[str, Item]:
 class Incoming:
     """What a release brings and the store lacks; an asynchronous context manager that closes everything at its end."""
 
-    def __init__(self, folder: ItemFolder, manifest: Manifest, base: ItemSet | None) -> None:
-        """`base`: what is there already; its blocks need not be fetched."""
+    def __init__(self, folder: ItemFolder, manifest: Manifest, base: Callable[[], ItemSet | None]) -> None:
+        """`base`: reads what is there already, whose blocks need not be fetched."""
         self._folder = folder
         self._manifest = manifest
-        self._held = {(held.type, held.name): held for held in (base.items if base else ())}
+        self._base = base
+        self._held: dict[tuple[str, str], Held] = {}
         self._stack = ExitStack()
         self._arrivals: list[_Arrival] = []
         self.fds: tuple[int, ...] = ()
@@ -68,6 +70,8 @@ class Incoming:
         wanted = missing(self._folder, self._manifest)
         if not wanted:
             return
+        base = self._base()
+        self._held = {(held.type, held.name): held for held in (base.items if base else ())}
         incoming = self._folder.make_incoming()
         for number, (name, item) in enumerate(wanted.items()):
             payload, tree = incoming / f"{number}.payload", incoming / str(number)

@@ -90,7 +90,7 @@ class ItemUpdates:
     # --- with firmware --------------------------------------------------------------------------------------------
     def incoming(self, manifest: Manifest, target: SlotName) -> Incoming:
         """Return what the release brings and the store lacks, to be opened and filled."""
-        return Incoming(self._folder, manifest, self._base(target))
+        return Incoming(self._folder, manifest, lambda: self._base(target))
 
     async def put(self, target: SlotName, manifest: Manifest) -> None:
         """Give a slot that cannot boot now the set that goes with its new firmware. Raises OSError."""
@@ -130,6 +130,9 @@ class ItemUpdates:
         if self._ledger.entry.state is State.DOWNLOADING:
             await self._ledger.enter(Event.WRITTEN)
         await asyncio.to_thread(self._make, slot, manifest)
+        objection = await self._parts.post_install(manifest)
+        if objection:
+            raise UpdateRefusedError("hook", f"release {manifest.version} is verified, but must not start: {objection}")
         attempt.heed_cancel()
         attempt.committed = True
         # A task of its own: it goes on when nobody follows this update any more.
@@ -176,14 +179,7 @@ class ItemUpdates:
             raise UpdateError(f"the new applications and files cannot be switched to ({error.strerror})") from error
         changed = apps.name in self._changed(before, await asyncio.to_thread(self._folder.held, slot))
         judged = bool(apps.name) and not apps.stopped_by_hand and (changed or was_up)
-        await self._post_install(manifest)
         return judged, changed and not apps.stopped_by_hand
-
-    async def _post_install(self, manifest: Manifest) -> None:
-        try:
-            await self._parts.post_install(manifest)
-        except Exception:
-            log.exception("update: what is to be done after installing failed inside the device")
 
     @staticmethod
     def _changed(before: ItemSet | None, after: ItemSet | None) -> frozenset[str]:

@@ -111,10 +111,6 @@ class Paths:
         return self.data_dir / "tuf"
 
 
-async def _nothing_more(_manifest: Manifest) -> None:
-    return
-
-
 async def _no_objection(_manifest: Manifest) -> str | None:
     return None
 
@@ -137,8 +133,8 @@ class Parts:
     """How much one update may receive over all its runs; 0: no limit."""
     pre_install: Callable[[Manifest], Awaitable[str | None]] = _no_objection
     """Asked before anything is written; a sentence is a refusal."""
-    post_install: Callable[[Manifest], Awaitable[None]] = _nothing_more
-    """Called after applications and files were switched, before they are judged."""
+    post_install: Callable[[Manifest], Awaitable[str | None]] = _no_objection
+    """Asked when everything is written and verified, before it is activated; a sentence is a refusal."""
     checks: Checks = field(default_factory=Checks)
     """What judges applications and files on trial."""
     utc: Callable[[], datetime] = lambda: datetime.now(UTC)

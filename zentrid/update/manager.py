@@ -229,7 +229,7 @@ class UpdateManager:
 
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
         await self._ledger.settle(starting_over=True)
-        self._begin()
+        self._begin(await asyncio.to_thread(running_release, self._parts))
         with open_origin(options.source) as origin:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")
             manifest = await self._find(options, origin)
@@ -242,14 +242,14 @@ class UpdateManager:
                 async for news in steps:
                     yield news
 
-    def _begin(self) -> None:
+    def _begin(self, running: str) -> None:
         state = self._ledger.entry.state
         if state is not State.IDLE:
             raise UpdateRefusedError("waiting", WHY_NOT_NOW[state])
         self._ledger.remember(
             state=transition(state, Event.START).state,
             update_id=str(uuid4()),
-            from_version=self.version,
+            from_version=running,
             to_version="",
             boot_floor="",
             unhealthy="",
@@ -260,7 +260,7 @@ class UpdateManager:
         """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
         slots = await asyncio.to_thread(self._parts.slots.slots)
         boot = await self._ledger.boot()
-        running = replace(self._parts.release, version=self.version)
+        running = replace(self._parts.release, version=self._ledger.entry.from_version)
         body = inventory(running, boot, slots, options) if origin.online else {}
         request = self._link.request("check", body=body, bundle_fd=origin.fd, bundle_url=origin.url)
         answer = await self._link.ask(request, fds=origin.fds, started=self._attempt.started)
@@ -313,7 +313,7 @@ class UpdateManager:
             self._ledger.remember(state=state)
             return self._attempt.news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
         self._ledger.remember(state=state, result=int(Result.NO_UPDATE_REQUIRED))
-        running = f"{self._parts.release.product}-{self.version}"
+        running = f"{self._parts.release.product}-{entry.from_version}"
         return self._attempt.news(f"No update required: {running} is what should run.", done=True)
 
     async def _failed(self, error: UpdateError) -> UpdateProgress:

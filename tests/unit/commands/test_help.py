@@ -24,6 +24,7 @@ async def test_help_commands(call: Caller) -> None:
         "force_safemode : force_safemode",
         "get : get",
         "help : help",
+        "items : items",
         "load : load",
         "ota : ota",
         "reboot : reboot",

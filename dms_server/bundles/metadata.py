@@ -121,7 +121,7 @@ class MetadataStore:
         known = self._highest("root")
         root, roots = self._walk(files)
         signers = {role: self._load_signer(role, root.signed) for role in ("snapshot", "timestamp")}
-        targets = self._fitting_targets(root.signed, files.get("targets.json"))
+        targets, new_targets = self._fitting_targets(root.signed, files.get("targets.json"), expiry=not opening)
         products = {
             name.removesuffix(".json"): self._newer_delegated(name.removesuffix(".json"), data, targets.signed)
             for name, data in files.items()
@@ -130,12 +130,12 @@ class MetadataStore:
         for name, data in roots.items():
             write_durably(self._metadata / name, data)
         self._root, self._signers = root, signers
-        newer = root.signed.version > known
-        if data := files.get("targets.json"):
-            newer |= self.adopt_targets(data, expiry=not opening)
-        for product, (number, data) in products.items():
+        newer = root.signed.version > known or new_targets is not None
+        if new_targets is not None:
+            write_durably(self._metadata / f"{targets.signed.version}.targets.json", new_targets)
+        for product, (number, content) in products.items():
             if number:
-                write_durably(self._metadata / f"{number}.{product}.json", data)
+                write_durably(self._metadata / f"{number}.{product}.json", content)
                 newer = True
         return newer
 
@@ -160,19 +160,27 @@ class MetadataStore:
             current, new[name] = offered, data
         return current, new
 
-    def _fitting_targets(self, root: Root, data: bytes | None) -> Metadata[Targets]:
-        """Return the newest targets, ours or the offered ones; they must be signed as `root` demands."""
+    def _fitting_targets(
+        self, root: Root, data: bytes | None, *, expiry: bool
+    ) -> tuple[Metadata[Targets], bytes | None]:
+        """Return the newest targets, and the content of the offered ones if they are newer than ours.
+
+        The newest must be signed as `root` demands. Older ones than ours are passed over: a folder may be behind.
+        """
         number = self._highest("targets")
-        newest = self._read(Targets, "targets", number) if number else None
-        if data is not None:
-            offered = parse(Targets, data, "targets.json")
-            if newest is None or offered.signed.version > newest.signed.version:
-                newest = offered
-        if newest is None:
-            raise UploadRefusedError("targets.json is missing")
+        ours = self._read(Targets, "targets", number) if number else None
+        offered = None if data is None else parse(Targets, data, "targets.json")
         whose = f"the targets keys that root {root.version} names; sign targets.json with them and give it along"
-        self._verify(root, "targets", newest, whose, expiry=False)
-        return newest
+        if offered is None or (ours is not None and offered.signed.version < ours.signed.version):
+            if ours is None:
+                raise UploadRefusedError("targets.json is missing")
+            self._verify(root, "targets", ours, whose, expiry=False)
+            return ours, None
+        newer = ours is None or offered.signed.version > ours.signed.version
+        self._verify(root, "targets", offered, whose, expiry=newer and expiry)
+        if ours is not None and not newer and offered.signed != ours.signed:
+            raise UploadRefusedError(f"another targets.json has version {number} already; raise the version")
+        return offered, data if newer else None
 
     def _newer_delegated(self, product: str, data: bytes, targets: Targets) -> tuple[int, bytes]:
         """Return the number and content of a product's metadata without a new release; number 0: it is not newer."""
@@ -187,29 +195,6 @@ class MetadataStore:
                 f"{product}.json has other releases than this server; upload the bundle that is new"
             )
         return offered.version, data
-
-    def adopt_targets(self, data: bytes, *, expiry: bool = True) -> bool:
-        """Take over top-level targets if newer than ours; return whether they were. `expiry`: they must not have expired.
-
-        Raises UploadRefusedError when root's keys did not sign them or they have expired.
-        """
-        offered = parse(Targets, data, "targets.json")
-        self._verify(
-            self._root.signed,
-            "targets",
-            offered,
-            "the fleet's targets key; delegate with scripts/provision",
-            expiry=expiry,
-        )
-        current = self._highest("targets")
-        if offered.signed.version < current:
-            return False
-        if offered.signed.version == current:
-            if offered.signed != self._read(Targets, "targets", current).signed:
-                raise UploadRefusedError(f"another targets.json has version {current} already; raise the version")
-            return False
-        write_durably(self._metadata / f"{offered.signed.version}.targets.json", data)
-        return True
 
     def verify_delegated(self, product: str, data: bytes, targets: Targets | None = None) -> Metadata[Targets]:
         """Return a product's metadata, verified against the delegation in `targets` (ours if None).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -74,8 +75,6 @@ def texts(fleet: Path, *names: str) -> Mapping[str, object]:
 
 
 async def test_new_metadata_by_the_api_is_all_or_nothing(start_dms: StartDms, own_fleet: Path, tmp_path: Path) -> None:
-    import shutil
-
     there = shutil.copytree(own_fleet, tmp_path / "on-the-server")
     dms = await start_dms(fleet=there)
     owner = await dms.owner()
@@ -92,6 +91,28 @@ async def test_new_metadata_by_the_api_is_all_or_nothing(start_dms: StartDms, ow
     assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is True
     assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is False
     assert (await asyncio.to_thread(served, dms))[0].signed.version == 2
+
+
+async def test_a_folder_that_is_behind_or_has_expired_does_no_harm(
+    start_dms: StartDms, own_fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server got new targets by the API; its folder still has those of the old key, and they end."""
+    there = shutil.copytree(own_fleet, tmp_path / "on-the-server")
+    dms = await start_dms(fleet=there)
+    owner = await dms.owner()
+    rotation.rotate(own_fleet, Wish(("targets",)))
+    whole = texts(own_fleet, "2.root.json", "targets.json")
+    assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is True
+    over = datetime.now(UTC) + timedelta(days=400)
+    monkeypatch.setattr(metadata_module, "now", lambda: over)
+    await dms.core.bundles.refresh_metadata()
+    assert not [sentence for sentence in dms.core.bundles.warnings if "not taken over" in sentence]
+    assert (await asyncio.to_thread(served, dms))[1].signed.expires > over
+    fresh = await asyncio.to_thread(rotation.resign, own_fleet, ("root", "targets"), 800)
+    assert fresh == {"root": 3, "targets": 4}
+    whole = texts(own_fleet, "2.root.json", "3.root.json", "targets.json")
+    assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is True
+    assert (await ready(dms)).status == 200
 
 
 async def test_a_root_of_others_and_other_names_are_refused(dms: Dms, tmp_path: Path) -> None:

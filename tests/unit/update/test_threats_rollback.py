@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ async def newest(
     return device
 
 
-def options_for(way: str, fleet: Fleet, doorman: Doorman, release: Release, folder: Path) -> dict[str, object]:
+def options_for(way: str, fleet: Fleet, doorman: Doorman, release: Release, folder: Path) -> dict[str, Any]:
     """The ways that an attacker has to offer a release."""
     if way == "file":
         return {"source": str(fleet.bundle(release, folder / "old.zb"))}

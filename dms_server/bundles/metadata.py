@@ -62,11 +62,12 @@ class MetadataStore:
         self._metadata.mkdir(parents=True, exist_ok=True)
         self._targets.mkdir(parents=True, exist_ok=True)
         try:
-            if not self._highest("root"):
+            if not self.file("1.root.json"):
                 first = parse(Root, (self._fleet / "public" / "1.root.json").read_bytes(), "1.root.json")
                 self._verify(first.signed, "root", first, "its own root keys", expiry=False)
                 write_durably(self._metadata / "1.root.json", (self._fleet / "public" / "1.root.json").read_bytes())
             self._root = self._kept_root()
+            self._drop_unfinished()
             self.take_over(self.fleet_files(), opening=True)
         except (OSError, ValueError, UploadRefusedError) as error:
             raise SetupError(
@@ -118,7 +119,6 @@ class MetadataStore:
         Nothing is taken over that would leave devices without a chain: a root whose online keys are not here, or whose targets
         keys did not sign the newest targets. Raises UploadRefusedError.
         """
-        known = self._highest("root")
         root, roots = self._walk(files)
         signers = {role: self._load_signer(role, root.signed) for role in ("snapshot", "timestamp")}
         targets, new_targets = self._fitting_targets(root.signed, files.get("targets.json"), expiry=not opening)
@@ -127,12 +127,13 @@ class MetadataStore:
             for name, data in files.items()
             if name != "targets.json" and not name.endswith(".root.json")
         }
-        for name, data in roots.items():
-            write_durably(self._metadata / name, data)
-        self._root, self._signers = root, signers
-        newer = root.signed.version > known or new_targets is not None
+        # The first of the new roots comes last: until it is there, nothing has changed for devices or for the next start.
         if new_targets is not None:
             write_durably(self._metadata / f"{targets.signed.version}.targets.json", new_targets)
+        for name, data in reversed(roots.items()):
+            write_durably(self._metadata / name, data)
+        self._root, self._signers = root, signers
+        newer = bool(roots) or new_targets is not None
         for product, (number, content) in products.items():
             if number:
                 write_durably(self._metadata / f"{number}.{product}.json", content)
@@ -340,7 +341,18 @@ class MetadataStore:
 
     # --- pieces -----------------------------------------------------------------------------------------------------
     def _kept_root(self) -> Metadata[Root]:
-        return self._read(Root, "root", self._highest("root"))
+        """Return the newest root that has no gap below: one above a gap was being taken over when the power went."""
+        number = 1
+        while self.file(f"{number + 1}.root.json"):
+            number += 1
+        return self._read(Root, "root", number)
+
+    def _drop_unfinished(self) -> None:
+        """Remove targets that came with a root which did not: the start before was cut while it took both over."""
+        while number := self._highest("targets"):
+            if self._signed_as_root_demands("targets", self._read(Targets, "targets", number)):
+                return
+            (self._metadata / f"{number}.targets.json").unlink()
 
     def _load_signer(self, role: str, root: Root) -> CryptoSigner:
         """Return the signer with the key in `online/` that the root names; there may be older and newer ones beside it."""

@@ -66,7 +66,7 @@ class CheckedBundle:
             if not payloads.path(root_hash).exists():
                 payloads.keep(path, root_hash)
         signed = self.bundle.metadata
-        metadata.adopt_targets(signed["targets.json"])
+        metadata.take_over({"targets.json": signed["targets.json"]})
         metadata.store_release(
             self.product, self.version, signed[f"{self.product}.json"], self.bundle.manifest_bytes, self.manifest_sha256
         )

@@ -62,11 +62,12 @@ class MetadataStore:
         self._metadata.mkdir(parents=True, exist_ok=True)
         self._targets.mkdir(parents=True, exist_ok=True)
         try:
-            if not self._highest("root"):
+            if not self.file("1.root.json"):
                 first = parse(Root, (self._fleet / "public" / "1.root.json").read_bytes(), "1.root.json")
                 self._verify(first.signed, "root", first, "its own root keys", expiry=False)
                 write_durably(self._metadata / "1.root.json", (self._fleet / "public" / "1.root.json").read_bytes())
             self._root = self._kept_root()
+            self._drop_unfinished()
             self.take_over(self.fleet_files(), opening=True)
         except (OSError, ValueError, UploadRefusedError) as error:
             raise SetupError(
@@ -118,24 +119,24 @@ class MetadataStore:
         Nothing is taken over that would leave devices without a chain: a root whose online keys are not here, or whose targets
         keys did not sign the newest targets. Raises UploadRefusedError.
         """
-        known = self._highest("root")
         root, roots = self._walk(files)
         signers = {role: self._load_signer(role, root.signed) for role in ("snapshot", "timestamp")}
-        targets = self._fitting_targets(root.signed, files.get("targets.json"))
+        targets, new_targets = self._fitting_targets(root.signed, files.get("targets.json"), expiry=not opening)
         products = {
             name.removesuffix(".json"): self._newer_delegated(name.removesuffix(".json"), data, targets.signed)
             for name, data in files.items()
             if name != "targets.json" and not name.endswith(".root.json")
         }
-        for name, data in roots.items():
+        # The first of the new roots comes last: until it is there, nothing has changed for devices or for the next start.
+        if new_targets is not None:
+            write_durably(self._metadata / f"{targets.signed.version}.targets.json", new_targets)
+        for name, data in reversed(roots.items()):
             write_durably(self._metadata / name, data)
         self._root, self._signers = root, signers
-        newer = root.signed.version > known
-        if data := files.get("targets.json"):
-            newer |= self.adopt_targets(data, expiry=not opening)
-        for product, (number, data) in products.items():
+        newer = bool(roots) or new_targets is not None
+        for product, (number, content) in products.items():
             if number:
-                write_durably(self._metadata / f"{number}.{product}.json", data)
+                write_durably(self._metadata / f"{number}.{product}.json", content)
                 newer = True
         return newer
 
@@ -160,19 +161,27 @@ class MetadataStore:
             current, new[name] = offered, data
         return current, new
 
-    def _fitting_targets(self, root: Root, data: bytes | None) -> Metadata[Targets]:
-        """Return the newest targets, ours or the offered ones; they must be signed as `root` demands."""
+    def _fitting_targets(
+        self, root: Root, data: bytes | None, *, expiry: bool
+    ) -> tuple[Metadata[Targets], bytes | None]:
+        """Return the newest targets, and the content of the offered ones if they are newer than ours.
+
+        The newest must be signed as `root` demands. Older ones than ours are passed over: a folder may be behind.
+        """
         number = self._highest("targets")
-        newest = self._read(Targets, "targets", number) if number else None
-        if data is not None:
-            offered = parse(Targets, data, "targets.json")
-            if newest is None or offered.signed.version > newest.signed.version:
-                newest = offered
-        if newest is None:
-            raise UploadRefusedError("targets.json is missing")
+        ours = self._read(Targets, "targets", number) if number else None
+        offered = None if data is None else parse(Targets, data, "targets.json")
         whose = f"the targets keys that root {root.version} names; sign targets.json with them and give it along"
-        self._verify(root, "targets", newest, whose, expiry=False)
-        return newest
+        if offered is None or (ours is not None and offered.signed.version < ours.signed.version):
+            if ours is None:
+                raise UploadRefusedError("targets.json is missing")
+            self._verify(root, "targets", ours, whose, expiry=False)
+            return ours, None
+        newer = ours is None or offered.signed.version > ours.signed.version
+        self._verify(root, "targets", offered, whose, expiry=newer and expiry)
+        if ours is not None and not newer and offered.signed != ours.signed:
+            raise UploadRefusedError(f"another targets.json has version {number} already; raise the version")
+        return offered, data if newer else None
 
     def _newer_delegated(self, product: str, data: bytes, targets: Targets) -> tuple[int, bytes]:
         """Return the number and content of a product's metadata without a new release; number 0: it is not newer."""
@@ -187,29 +196,6 @@ class MetadataStore:
                 f"{product}.json has other releases than this server; upload the bundle that is new"
             )
         return offered.version, data
-
-    def adopt_targets(self, data: bytes, *, expiry: bool = True) -> bool:
-        """Take over top-level targets if newer than ours; return whether they were. `expiry`: they must not have expired.
-
-        Raises UploadRefusedError when root's keys did not sign them or they have expired.
-        """
-        offered = parse(Targets, data, "targets.json")
-        self._verify(
-            self._root.signed,
-            "targets",
-            offered,
-            "the fleet's targets key; delegate with scripts/provision",
-            expiry=expiry,
-        )
-        current = self._highest("targets")
-        if offered.signed.version < current:
-            return False
-        if offered.signed.version == current:
-            if offered.signed != self._read(Targets, "targets", current).signed:
-                raise UploadRefusedError(f"another targets.json has version {current} already; raise the version")
-            return False
-        write_durably(self._metadata / f"{offered.signed.version}.targets.json", data)
-        return True
 
     def verify_delegated(self, product: str, data: bytes, targets: Targets | None = None) -> Metadata[Targets]:
         """Return a product's metadata, verified against the delegation in `targets` (ours if None).
@@ -355,7 +341,18 @@ class MetadataStore:
 
     # --- pieces -----------------------------------------------------------------------------------------------------
     def _kept_root(self) -> Metadata[Root]:
-        return self._read(Root, "root", self._highest("root"))
+        """Return the newest root that has no gap below: one above a gap was being taken over when the power went."""
+        number = 1
+        while self.file(f"{number + 1}.root.json"):
+            number += 1
+        return self._read(Root, "root", number)
+
+    def _drop_unfinished(self) -> None:
+        """Remove targets that came with a root which did not: the start before was cut while it took both over."""
+        while number := self._highest("targets"):
+            if self._signed_as_root_demands("targets", self._read(Targets, "targets", number)):
+                return
+            (self._metadata / f"{number}.targets.json").unlink()
 
     def _load_signer(self, role: str, root: Root) -> CryptoSigner:
         """Return the signer with the key in `online/` that the root names; there may be older and newer ones beside it."""

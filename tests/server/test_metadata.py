@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +34,9 @@ def own_fleet(tmp_path: Path) -> Path:
 def served(dms: Dms) -> tuple[Metadata[Root], Metadata[Timestamp], Metadata[Snapshot]]:
     """What devices get: newest root, timestamp, snapshot; both signed as the root demands."""
     folder = dms.settings.data / "tuf" / "metadata"
-    newest = max(int(path.name.split(".")[0]) for path in folder.glob("*.root.json"))
+    newest = 1
+    while (folder / f"{newest + 1}.root.json").exists():  # as a device walks
+        newest += 1
     root = Metadata[Root].from_bytes((folder / f"{newest}.root.json").read_bytes())
     timestamp = Metadata[Timestamp].from_bytes((folder / "timestamp.json").read_bytes())
     root.signed.verify_delegate("timestamp", timestamp.signed_bytes, timestamp.signatures)
@@ -74,8 +77,6 @@ def texts(fleet: Path, *names: str) -> Mapping[str, object]:
 
 
 async def test_new_metadata_by_the_api_is_all_or_nothing(start_dms: StartDms, own_fleet: Path, tmp_path: Path) -> None:
-    import shutil
-
     there = shutil.copytree(own_fleet, tmp_path / "on-the-server")
     dms = await start_dms(fleet=there)
     owner = await dms.owner()
@@ -92,6 +93,60 @@ async def test_new_metadata_by_the_api_is_all_or_nothing(start_dms: StartDms, ow
     assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is True
     assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is False
     assert (await asyncio.to_thread(served, dms))[0].signed.version == 2
+
+
+@pytest.mark.parametrize("writes", range(4))
+async def test_taking_over_that_is_cut_at_each_write_is_all_or_nothing(
+    start_dms: StartDms, own_fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Two roots and new targets by the API, the power goes: the next start serves the old chain whole, and takes the new."""
+    there = shutil.copytree(own_fleet, tmp_path / "on-the-server")
+    dms = await start_dms(fleet=there)
+    for roles in (("root", "targets"), ("targets", "timestamp")):
+        await asyncio.to_thread(rotation.rotate, own_fleet, Wish(roles))
+    for path in (own_fleet / "online").iterdir():
+        shutil.copy(path, there / "online")
+    public = own_fleet / "public"
+    files = {name: (public / name).read_bytes() for name in ("2.root.json", "3.root.json", "targets.json")}
+    real, left = metadata_module.write_durably, [writes]
+
+    def write(path: Path, data: bytes) -> None:
+        if not left[0]:
+            raise OSError(5, "the power is off")
+        left[0] -= 1
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata_module, "write_durably", write)
+        with pytest.raises(OSError, match="power is off"):
+            await dms.core.bundles.take_over(files)
+    copy = shutil.copytree(dms.settings.data, tmp_path / "restarted")
+    again = await start_dms(fleet=there, data=copy)
+    assert (await asyncio.to_thread(served, again))[0].signed.version == (3 if writes == 3 else 1)
+    await again.core.bundles.take_over(files)
+    assert (await asyncio.to_thread(served, again))[0].signed.version == 3
+
+
+async def test_a_folder_that_is_behind_or_has_expired_does_no_harm(
+    start_dms: StartDms, own_fleet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server got new targets by the API; its folder still has those of the old key, and they end."""
+    there = shutil.copytree(own_fleet, tmp_path / "on-the-server")
+    dms = await start_dms(fleet=there)
+    owner = await dms.owner()
+    rotation.rotate(own_fleet, Wish(("targets",)))
+    whole = texts(own_fleet, "2.root.json", "targets.json")
+    assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is True
+    over = datetime.now(UTC) + timedelta(days=400)
+    monkeypatch.setattr(metadata_module, "now", lambda: over)
+    await dms.core.bundles.refresh_metadata()
+    assert not [sentence for sentence in dms.core.bundles.warnings if "not taken over" in sentence]
+    assert (await asyncio.to_thread(served, dms))[1].signed.expires > over
+    fresh = await asyncio.to_thread(rotation.resign, own_fleet, ("root", "targets"), 800)
+    assert fresh == {"root": 3, "targets": 4}
+    whole = texts(own_fleet, "2.root.json", "3.root.json", "targets.json")
+    assert (await owner.api("POST", "metadata", json=whole)).body["newer"] is True
+    assert (await ready(dms)).status == 200
 
 
 async def test_a_root_of_others_and_other_names_are_refused(dms: Dms, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -76,7 +77,6 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, moment: datetime | timedelta) -> 
         def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
             return now()
 
-    real = tlstime.time
-    fake = SimpleNamespace(time=lambda: now().timestamp(), strftime=real.strftime, gmtime=real.gmtime)
+    fake = SimpleNamespace(time=lambda: now().timestamp(), strftime=time.strftime, gmtime=time.gmtime)
     monkeypatch.setattr(truststore, "datetime", Clock)
     monkeypatch.setattr(tlstime, "time", fake)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -165,7 +166,7 @@ async def test_bomb_of_a_frame(
     packed = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(1024)) + bomb.flush()
     assert len(packed) < entry.compressed_bytes
     stream[entry.offset : entry.offset + len(packed)] = packed
-    options = {}
+    options: dict[str, Any] = {}
     if way == "server":
         fleet.payloads[root] = bytes(stream)
     else:
@@ -246,7 +247,7 @@ async def test_wrong_board(
     release = make_release("1.2.0", compatible=("toaster",))
     fleet.publish(release)
     doorman.offer = "1.2.0"
-    options = {} if way == "server" else {"source": str(fleet.bundle(release, tmp_path / "t.zb"))}
+    options: dict[str, Any] = {} if way == "server" else {"source": str(fleet.bundle(release, tmp_path / "t.zb"))}
     await attacked(device, "wrong_board", "the release is for board toaster", **options)
 
 

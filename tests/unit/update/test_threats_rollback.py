@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.attacks import attacked, recovers
+from tests.support.boots import fresh_systems
 from tests.support.device import Device, factory_state, with_floor
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release, make_release
+from zentrid.core.bootmodel import Before, boot
+from zentrid.core.bootrules import Fit, System
 from zentrid.core.bootstate import BootState
 from zentrid.core.version import Version
 
@@ -39,7 +43,7 @@ async def newest(
     return device
 
 
-def options_for(way: str, fleet: Fleet, doorman: Doorman, release: Release, folder: Path) -> dict[str, object]:
+def options_for(way: str, fleet: Fleet, doorman: Doorman, release: Release, folder: Path) -> dict[str, Any]:
     """The ways that an attacker has to offer a release."""
     if way == "file":
         return {"source": str(fleet.bundle(release, folder / "old.zb"))}
@@ -172,6 +176,21 @@ async def test_vulnerable_slot_the_boot_floor_rises_with_the_first_healthy_boot_
     await device.manager.start()
     await device.manager.on_healthy()
     assert device.store.read().boot_floor == Version(1, 2, 0)
+
+
+def test_vulnerable_slot_a_crash_loop_after_the_commit_ends_in_safe_mode_and_not_in_the_old_release() -> None:
+    """The new release crashes for ever after it was good: the boot script's rules go anywhere but below the boot floor."""
+    old, new = Version(1, 0, 0), Version(2, 0, 0)
+    systems = fresh_systems() | {"a": System(Fit.GOOD, old), "b": System(Fit.GOOD, new)}
+    state = BootState(seq=1, order=("b", "a"), a_good=True, b_good=True, floor=new, boot_floor=new)
+    copies: tuple[BootState | None, BootState | None] = (state, None)
+    started = []
+    for _ in range(40):
+        after = boot(Before(copies, warm=True, systems=systems))
+        copies = after.copies
+        started.append((after.arguments or {}).get("zentri.slot"))
+    assert "a" not in started
+    assert {"b", "r"} <= set(started)
 
 
 async def test_floor_of_manufacture(device: Device, fleet: Fleet, doorman: Doorman, published: Release) -> None:

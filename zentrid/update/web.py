@@ -53,7 +53,8 @@ class WebTrust:
 
 def web_trust(identity_dir: Path) -> WebTrust:
     """Return contexts that know the authorities of the system, of which there may be none, and the DMS's own."""
-    checked = ssl.create_default_context()
+    checked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    checked.load_default_certs()
     with suppress(OSError, ssl.SSLError):
         checked.load_verify_locations(identity_dir / "dms_ca.crt")
     unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -34,7 +34,7 @@ from zentrid.core.apps import AppLimits
 from zentrid.core.bootstate import clear_faults
 from zentrid.core.clock import earliest_now
 from zentrid.core.health import Facts, Policy
-from zentrid.core.names import GPIO_CHIP, SAFE_SLOT
+from zentrid.core.names import GPIO_CHIP, MIB, SAFE_SLOT
 from zentrid.core.postmortem import Explained
 from zentrid.core.variable_list import VARIABLES
 from zentrid.factoryreset import early_notes, request_reset
@@ -102,6 +102,7 @@ class App:
                 launcher=SubprocessLauncher(), server=lambda: self.context.dms_server(),
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
+                budget_bytes=lambda: self.settings.values.number("ota.budget") * MIB,
                 pre_install=self._objection,
                 contact=Contact(
                     interval_s=lambda: self.settings.values.number("dms.interval"),

@@ -122,6 +122,10 @@ _OTA: Final = (
         "ota.rate_limit", "ot l", Int(0, 1_000_000, "KiB/s"), 0, "the fastest an update may download; 0: no limit",
         "512",
     ),
+    Variable(
+        "ota.budget", "ot bu", Int(0, 65_536, "MiB"), 0,
+        "the most that one update may download, also over several attempts; 0: no limit", "40",
+    ),
 )  # fmt: skip
 
 _NETWORK: Final = (

@@ -33,7 +33,7 @@ from zentrid.update.errors import (
 )
 from zentrid.update.files import InstallFiles, open_bundle_file
 from zentrid.update.ledger import Ledger
-from zentrid.update.link import INSTALL_SILENCE_S, Parts, WorkerLink, WorkerRun
+from zentrid.update.link import Parts, WorkerLink, WorkerRun
 from zentrid.update.outbox import Outbox
 from zentrid.update.protocol import Answer, Progress
 from zentrid.update.reports import inventory
@@ -293,7 +293,7 @@ class UpdateManager:
             self._heed_cancel()
             fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
             request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
-            run = await parts.launcher.start(request, fds, INSTALL_SILENCE_S)
+            run = await parts.launcher.start(request, fds, self._link.install_silence_s)
             try:
                 self._started(run)
                 async for message in run.messages():

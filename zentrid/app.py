@@ -9,13 +9,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from zentrid.adapters import apps
+from zentrid.adapters import apps, hooks
 from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
 from zentrid.adapters.clock import last_signed_time, raise_system_clock
 from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.gpio import ButtonWatch
-from zentrid.adapters.hooks import run_hooks
+from zentrid.adapters.hooks import install_facts, run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.logs import set_up_log
 from zentrid.adapters.power import InitPower
@@ -103,7 +103,8 @@ class App:
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
                 budget_bytes=lambda: self.settings.values.number("ota.budget") * MIB,
-                pre_install=self._objection,
+                pre_install=lambda manifest: self._objection("pre-install", manifest),
+                post_install=lambda manifest: self._objection("post-install", manifest),
                 contact=Contact(
                     interval_s=lambda: self.settings.values.number("dms.interval"),
                     note=lambda facts: self.context.note_contact(**facts),
@@ -119,7 +120,7 @@ class App:
         self.button = ButtonWatch(GPIO_CHIP, lambda: self._reset_data("the button was held"))
         self.supervisor = Supervisor(
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
-            policy=self._policy, facts=self._facts, hooks=lambda: run_hooks(HOOKS / "health", "health"),
+            policy=self._policy, facts=self._facts, hooks=self._health_objections,
             going_down=lambda: self.power.going_down, pulse=self.store.probe,
             decay_s=self._decay_s, forget_faults=self._forget_faults,
         )  # fmt: skip
@@ -144,10 +145,15 @@ class App:
             build_registry(), self.context, socket_gid=COMMAND_GID, on_crash=self._command_crashed
         )
 
-    async def _objection(self, manifest: Manifest) -> str | None:
-        """Return what a pre-install hook has against installing now; None: nothing."""
-        log.info("asking the pre-install hooks about %s-%s", manifest.product, manifest.version)
-        return "; ".join(await run_hooks(HOOKS / "pre-install", "pre-install")) or None
+    async def _objection(self, kind: str, manifest: Manifest) -> str | None:
+        """Return what a hook of this kind has against installing or activating now; None: nothing."""
+        log.info("asking the %s hooks about %s-%s", kind, manifest.product, manifest.version)
+        facts = install_facts(manifest, self.device.release.version)
+        return "; ".join(await run_hooks(HOOKS / kind, kind, hooks.INSTALL, facts)) or None
+
+    async def _health_objections(self) -> tuple[str, ...]:
+        facts = {"ZENTRI_PRODUCT": self.device.release.product, "ZENTRI_VERSION": self.device.release.version}
+        return await run_hooks(HOOKS / "health", "health", facts=facts)
 
     def _policy(self) -> Policy:
         values = self.settings.values

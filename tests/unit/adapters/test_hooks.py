@@ -121,11 +121,11 @@ async def test_what_a_hook_is_told(tmp_path):
     hook(
         tmp_path,
         "10-tell",
-        'echo "$ZENTRI_HOOK $ZENTRI_PRODUCT $ZENTRI_FROM $ZENTRI_VERSION [$ZENTRI_ITEMS] $HOME"; exit 1',
+        'echo "$ZENTRI_HOOK $ZENTRI_PRODUCT $ZENTRI_FROM $ZENTRI_VERSION [$ZENTRI_ITEMS] [$HOME]"; exit 1',
     )
     facts = install_facts(make_release("1.1.0", make_rootfs(1, blocks=240)).manifest, "1.0.0")
     (answer,) = await run_hooks(tmp_path, "pre-install", facts=facts)
-    assert answer.endswith(": pre-install DEMO-VIRT_SENSOR 1.0.0 1.1.0 [kernel:kernel rootfs:rootfs] "), answer
+    assert answer.endswith(": pre-install DEMO-VIRT_SENSOR 1.0.0 1.1.0 [kernel:kernel rootfs:rootfs] []"), answer
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])

@@ -1,8 +1,7 @@
 """The update manager: carries out the state table of `core.update`, durably, and decides outcomes after a restart.
 
 It runs in the supervisor and keeps the rights: it alone changes the boot state. Everything that comes from outside is met by
-the worker, a child without rights. The order that must never change: the target loses its tries before its first write; it
-gets them back only after everything was read back; the journal says what is about to happen before it happens.
+the worker, a child without rights. What is installed how: `firmware`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_ca
 from zentrid.core.version import version_or_zero
 from zentrid.errors import ZentriError
 from zentrid.ports import UpdateOptions, UpdateProgress
+from zentrid.update.attempt import Attempt
 from zentrid.update.dms import DmsClient
 from zentrid.update.errors import (
     DmsError,
@@ -31,11 +31,11 @@ from zentrid.update.errors import (
     UpdateError,
     UpdateRefusedError,
 )
-from zentrid.update.files import InstallFiles, open_bundle_file
+from zentrid.update.files import open_bundle_file
+from zentrid.update.firmware import Firmware
 from zentrid.update.ledger import Ledger
-from zentrid.update.link import Parts, WorkerLink, WorkerRun
+from zentrid.update.link import Parts, WorkerLink
 from zentrid.update.outbox import Outbox
-from zentrid.update.protocol import Answer, Progress
 from zentrid.update.reports import inventory
 
 log = logging.getLogger(__name__)
@@ -54,15 +54,12 @@ class UpdateManager:
         self.dms = DmsClient(
             self._link, self._ledger.outbox, busy=lambda: self._running, on_trial=lambda: self.on_trial
         )
+        self._firmware = Firmware(parts, self._link, self._ledger)
+        self._attempt = Attempt(self._ledger)
+        """The one that runs, or the last one."""
         self._running = False
-        self._cancelled = False
         self._proven = False
         """The running slot is good by the boot state, or nothing could take it back."""
-        self._committed = False
-        """Past cancelling, even if the journal does not say so yet."""
-        self._worker: WorkerRun | None = None
-        self._percent = 0
-        self._received_bytes = 0
 
     # --- what others ask ------------------------------------------------------------------------------------------
     @property
@@ -73,12 +70,12 @@ class UpdateManager:
     @property
     def percent(self) -> int:
         """Progress of the running update, 0 to 100."""
-        return self._percent
+        return self._attempt.percent
 
     @property
     def received_bytes(self) -> int:
         """What the running or last update has received from the network."""
-        return self._received_bytes
+        return self._attempt.received_bytes
 
     @property
     def last_result(self) -> int:
@@ -178,26 +175,23 @@ class UpdateManager:
         """
         if self._running:
             raise UpdateBusyError
-        self._running, self._cancelled, self._committed = True, False, False
-        self._percent = self._received_bytes = 0
+        self._running, self._attempt = True, Attempt(self._ledger)
         self.dms.make_way()
         try:
             async with aclosing(self._steps(options)) as steps:
                 async for news in steps:
                     yield news
         finally:
-            self._running, self._worker = False, None
+            self._running = False
             if self._ledger.entry.state is State.CHECKING:
                 # Nobody follows any more, and nothing has begun.
                 self._ledger.remember(state=State.IDLE)
 
     async def cancel(self) -> bool:
         """Cancel a running update; False when none runs or it is past cancelling."""
-        if not self._running or self._committed or not can_cancel(self._ledger.entry.state):
+        if not self._running or self._attempt.committed or not can_cancel(self._ledger.entry.state):
             return False
-        self._cancelled = True
-        if self._worker is not None:
-            self._worker.stop()
+        self._attempt.cancel()
         return True
 
     async def _steps(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
@@ -206,7 +200,7 @@ class UpdateManager:
                 async for news in update:
                     yield news
         except UpdateError as error:
-            yield await self._failed(UpdateCancelledError() if self._cancelled else error)
+            yield await self._failed(UpdateCancelledError() if self._attempt.cancelled else error)
         except ZentriError as error:
             yield await self._failed(UpdateRefusedError(error.reason, str(error)))
         except OSError as error:
@@ -216,16 +210,15 @@ class UpdateManager:
         await self._ledger.settle(starting_over=True)
         self._begin()
         with open_bundle_file(options.source) as bundle_fd:
-            yield self._news("checking the bundle" if options.source else "asking the server")
+            yield self._attempt.news("checking the bundle" if options.source else "asking the server")
             manifest = await self._find(options, bundle_fd)
-            self._heed_cancel()
+            self._attempt.heed_cancel()
             if manifest is None or options.check_only:
                 yield self._nothing_to_do(manifest, options)
                 return
-            async with aclosing(self._install(manifest, bundle_fd)) as steps:
+            async with aclosing(self._firmware.install(manifest, bundle_fd, self._attempt)) as steps:
                 async for news in steps:
                     yield news
-        yield await self._activate(manifest)
 
     def _begin(self) -> None:
         state = self._ledger.entry.state
@@ -247,7 +240,7 @@ class UpdateManager:
         body = {} if bundle_fd is not None else inventory(self._parts.release, boot, slots, options)
         request = self._link.request("check", body=body, bundle_fd=bundle_fd)
         fds = () if bundle_fd is None else (bundle_fd,)
-        answer = await self._link.ask(request, fds=fds, started=self._started)
+        answer = await self._link.ask(request, fds=fds, started=self._attempt.started)
         text = answer.text("manifest")
         if text is None:
             return None
@@ -283,62 +276,16 @@ class UpdateManager:
         if objection:
             raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
 
-    async def _install(self, manifest: Manifest, bundle_fd: int | None) -> AsyncGenerator[UpdateProgress, None]:
-        parts = self._parts
-        target = choose_target(await self._ledger.boot(), parts.slots.running)
-        async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
-            floor = str(manifest.boot_floor) if manifest.boot_floor else ""
-            await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
-            await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
-            self._heed_cancel()
-            fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
-            request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
-            run = await parts.launcher.start(request, fds, self._link.install_silence_s)
-            try:
-                self._started(run)
-                async for message in run.messages():
-                    if isinstance(message, Progress):
-                        await self._follow(message)
-                        yield self._news(f"{manifest.product}-{manifest.version}")
-                    elif isinstance(message, Answer):
-                        break
-            finally:
-                await run.close()
-        if self._ledger.entry.state is State.DOWNLOADING:
-            await self._ledger.enter(Event.WRITTEN)
-
-    async def _follow(self, message: Progress) -> None:
-        self._percent, self._received_bytes = message.percent, message.received_bytes
-        if message.phase == "verifying" and self._ledger.entry.state is State.DOWNLOADING:
-            await self._ledger.enter(Event.WRITTEN)
-
-    async def _activate(self, manifest: Manifest) -> UpdateProgress:
-        self._heed_cancel()
-        self._committed = True
-        entry = await self._ledger.enter(Event.VERIFIED)
-        await asyncio.to_thread(
-            self._parts.boot_state.update,
-            lambda state: bootstate.activate(state, entry.target, from_safe_mode=self._in_safe_mode),
-        )
-        try:
-            await self._ledger.enter(Event.ACTIVATED, result=int(Result.UPDATED))
-        except OSError as error:
-            # It is done: the boot state counts. The next start settles what the journal says from there.
-            log.error("update: activated, but the journal cannot say so (%s)", error.strerror)
-            self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
-        self._percent = 100
-        return self._news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)
-
     # --- endings -------------------------------------------------------------------------------------------------
     def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:
         entry = self._ledger.entry
         state = transition(entry.state, Event.NOTHING_TO_DO).state
         if manifest is not None:
             self._ledger.remember(state=state)
-            return self._news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
+            return self._attempt.news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
         self._ledger.remember(state=state, result=int(Result.NO_UPDATE_REQUIRED))
         running = f"{self._parts.release.product}-{self._parts.release.version}"
-        return self._news(f"No update required: {running} is what should run.", done=True)
+        return self._attempt.news(f"No update required: {running} is what should run.", done=True)
 
     async def _failed(self, error: UpdateError) -> UpdateProgress:
         """End the update that `error` stopped; what is reported of it depends on how far it had come."""
@@ -359,32 +306,9 @@ class UpdateManager:
                 # The journal cannot be written: what it says is settled at the next start.
                 log.error("update: the outcome cannot be recorded (%s)", second.strerror)
                 self._ledger.remember(state=State.IDLE, result=result)
-        return self._news(sentence, done=True, ok=False, result=result)
+        return self._attempt.news(sentence, done=True, ok=False, result=result)
 
     # --- small things ---------------------------------------------------------------------------------------------
     @property
     def _in_safe_mode(self) -> bool:
         return self._parts.slots.running == SAFE_SLOT
-
-    def _started(self, run: WorkerRun) -> None:
-        self._worker = run
-        if self._cancelled:
-            run.stop()
-
-    def _heed_cancel(self) -> None:
-        if self._cancelled:
-            raise UpdateCancelledError
-
-    def _news(
-        self, message: str, *, done: bool = False, ok: bool = True, reboot: bool = False, result: int | None = None
-    ) -> UpdateProgress:
-        return UpdateProgress(
-            state=self.state,
-            percent=self._percent,
-            message=message,
-            received_bytes=self._received_bytes,
-            done=done,
-            ok=ok,
-            reboot=reboot,
-            result=self.last_result if result is None else result,
-        )

@@ -104,7 +104,7 @@ async def test_killed_in_mid_install_fetches_only_what_is_missing(
     task = asyncio.create_task(process_device.update())
     async with asyncio.timeout(20):
         await standing.wait()
-    run = process_device.manager._worker
+    run = process_device.manager._attempt._worker
     assert run is not None
     run.stop()
     last = await task

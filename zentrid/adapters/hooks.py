@@ -63,7 +63,7 @@ async def run_hooks(
     loop = asyncio.get_running_loop()
     end_s = loop.time() + limits.all_s
     environment = {"PATH": _PATH, "LANG": "C.UTF-8", "ZENTRI_HOOK": kind, **(facts or {})}
-    answers = []
+    answers: list[str | None] = []
     for hook in _hooks_in(folder):
         left_s = end_s - loop.time()
         if left_s <= 0:

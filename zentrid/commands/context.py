@@ -11,6 +11,7 @@ from zentrid.commands.updaterun import UpdateRunner
 from zentrid.core.apps import AppInfo
 from zentrid.core.names import SlotName
 from zentrid.core.variables import Values
+from zentrid.eventbus import EventBus
 from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, Updates
 
 
@@ -103,6 +104,8 @@ class Context:
     """What the DMS last said: `claimed` (0/1), `owner`, `product`, `tag`, `time`; and `last_contact`."""
     boot_health: Callable[[], tuple[bool, str]] = lambda: (False, "the supervisor has just started")
     """Whether this boot was marked good, and a sentence about it."""
+    events: EventBus = field(default_factory=EventBus)
+    """What happens on the device, for whoever follows."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

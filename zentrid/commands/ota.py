@@ -10,6 +10,7 @@ from zentrid.commands.registry import Command
 from zentrid.commands.updaterun import UpdateRun
 from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError, Option
+from zentrid.core.update import State
 from zentrid.core.version import BadVersionError, parse_version
 from zentrid.ports import UpdateOptions, UpdateProgress
 
@@ -27,9 +28,10 @@ async def _ota(call: Call) -> str | None:
 async def _cancel(call: Call) -> str | None:
     if call.arguments.options:
         raise CommandError(Code.TOO_MANY_ARGUMENTS, "'ota cancel' takes no options.")
+    waited = call.ctx.updates.state == State.REBOOTING.value
     if not await call.ctx.updates.cancel():
-        raise CommandError(Code.FAILED, "There is no update to cancel: none runs, or it is activated already.")
-    return None
+        raise CommandError(Code.FAILED, "There is no update to cancel: none runs, and none waits for its restart.")
+    return "The installed release was taken back; the one that runs stays." if waited else None
 
 
 def _options(call: Call) -> UpdateOptions:
@@ -92,7 +94,14 @@ COMMANDS = (
         "update the firmware: to the newest release for this device, unless told otherwise",
         _ota,
         "ota -b 1.4.0",
-        arguments=(Argument("cancel", "stop the running update", optional=True, choices=("cancel",)),),
+        arguments=(
+            Argument(
+                "cancel",
+                "stop the running update, or take back an installed one before the restart",
+                optional=True,
+                choices=("cancel",),
+            ),
+        ),
         options=(
             Option("f", "install even if that version runs already"),
             Option("b", "a certain version", "version"),

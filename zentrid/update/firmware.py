@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from zentrid.bundle.manifest import Manifest
 from zentrid.core import bootstate
+from zentrid.core.events import SlotChanged
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import Event, State, choose_target
 from zentrid.ports import UpdateProgress
 from zentrid.update.attempt import Attempt
-from zentrid.update.errors import Result
+from zentrid.update.errors import Result, UpdateRefusedError
 from zentrid.update.files import InstallFiles
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
@@ -38,14 +40,23 @@ class Firmware:
     ) -> AsyncGenerator[UpdateProgress, None]:
         """Fill the slot and activate it; yields news, the last with `done`. Raises UpdateError, OSError."""
         parts = self._parts
+        budget_bytes = self._budget_left(manifest, attempt) if bundle_fd is None else 0
         target = choose_target(await self._ledger.boot(), parts.slots.running)
         async with InstallFiles(parts.slots, target, manifest, verify_fit=parts.verify_fit) as files:
             floor = str(manifest.boot_floor) if manifest.boot_floor else ""
-            await self._ledger.enter(Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor)
+            steps = self._ledger.entry.steps + 1 if attempt.goal else 0
+            await self._ledger.enter(
+                Event.ADMITTED, target=target, to_version=str(manifest.version), boot_floor=floor,
+                then=attempt.goal, steps=steps,
+            )  # fmt: skip
             await asyncio.to_thread(parts.boot_state.update, lambda state: bootstate.prepare_target(state, target))
+            parts.tell(SlotChanged(target, "emptied", ""))
             attempt.heed_cancel()
             fds = files.fds if bundle_fd is None else (*files.fds, bundle_fd)
             request = self._link.request("install", install=files.spec, bundle_fd=bundle_fd)
+            request.limits["budget_bytes"] = float(budget_bytes)
+            if bundle_fd is None and parts.report_progress:
+                request = replace(request, reports=(self._ledger.begun_report(),))
             run = await parts.launcher.start(request, fds, self._link.install_silence_s)
             try:
                 attempt.started(run)
@@ -59,7 +70,29 @@ class Firmware:
                 await run.close()
         if self._ledger.entry.state is State.DOWNLOADING:
             await self._ledger.enter(Event.WRITTEN)
+        await attempt.race(self._ask_post_install(manifest))
         yield await self._activate(manifest, attempt)
+
+    def _budget_left(self, manifest: Manifest, attempt: Attempt) -> int:
+        """Return what this release may still receive; 0: as much as it needs. Raises UpdateRefusedError: nothing."""
+        budget_bytes, entry = self._parts.budget_bytes(), self._ledger.entry
+        attempt.spent_before_bytes = entry.spent_bytes if entry.spent_version == str(manifest.version) else 0
+        if not budget_bytes or attempt.unlimited:
+            return 0
+        left_bytes = budget_bytes - attempt.spent_before_bytes
+        if left_bytes <= 0:
+            raise UpdateRefusedError(
+                "budget",
+                f"release {manifest.version} has received {attempt.spent_before_bytes} bytes already, as much as ota.budget "
+                "allows; raise ota.budget, or use: ota -f",
+            )
+        attempt.limited = True
+        return left_bytes
+
+    async def _ask_post_install(self, manifest: Manifest) -> None:
+        objection = await self._parts.post_install(manifest)
+        if objection:
+            raise UpdateRefusedError("hook", f"release {manifest.version} is verified, but must not start: {objection}")
 
     async def _activate(self, manifest: Manifest, attempt: Attempt) -> UpdateProgress:
         attempt.heed_cancel()
@@ -77,4 +110,7 @@ class Firmware:
             log.error("update: activated, but the journal cannot say so (%s)", error.strerror)
             self._ledger.remember(state=State.REBOOTING, result=int(Result.UPDATED))
         attempt.percent = 100
-        return attempt.news(f"Updated to {manifest.product}-{manifest.version}.", done=True, reboot=True)
+        self._parts.tell(SlotChanged(entry.target, "activated", str(manifest.version)))
+        await self._ledger.note_step("activated", f"release {manifest.version} is verified and waits for a restart")
+        goes_on = f" After the restart it goes on to {attempt.goal}." if attempt.goal else ""
+        return attempt.news(f"Updated to {manifest.product}-{manifest.version}.{goes_on}", done=True, reboot=True)

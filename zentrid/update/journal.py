@@ -36,6 +36,16 @@ class Entry:
     """`dms.ota_result` of the last update."""
     failed_version: str = ""
     """The release that was rolled back last; nothing installs it again by itself."""
+    then: str = ""
+    """The release that this one is a step towards; empty: it is where the device was to go."""
+    steps: int = 0
+    """How many steps were installed on the way to `then`."""
+    by_itself: bool = False
+    """The way began without a person (`dms.auto`)."""
+    spent_version: str = ""
+    """The release that attempts without success have received something of,"""
+    spent_bytes: int = 0
+    """and how much: they count towards `ota.budget`."""
     pending: dict[str, Any] = field(default_factory=dict)
     """The report of the outcome, until it is in the outbox."""
 
@@ -82,5 +92,11 @@ def _entry(value: dict[str, Any]) -> Entry:
         target=cast("SlotName", value["target"]),
         result=int(value["result"]),
         pending=pending,
+        # An older release's journal has none of these; it must be understood all the same.
+        then=printable(str(value.get("then", "")), _MAX_TEXT_CHARS),
+        steps=int(value.get("steps", 0)),
+        by_itself=value.get("by_itself") is True,
+        spent_version=printable(str(value.get("spent_version", "")), _MAX_TEXT_CHARS),
+        spent_bytes=max(int(value.get("spent_bytes", 0)), 0),
         **{name: printable(str(value[name]), _MAX_TEXT_CHARS) for name in texts},
     )

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from zentrid.bundle.manifest import Manifest
 from zentrid.core.bootstate import BootState
+from zentrid.core.events import DeviceEvent
 from zentrid.core.fit import FitConfiguration
 from zentrid.core.names import MIB, SlotName
 from zentrid.core.update import Capacity
@@ -136,6 +137,10 @@ class Parts:
     """Fields of `payloads.Retries` that differ from the default."""
     contact: Contact = field(default_factory=Contact)
     """The regular contact with the server, and what its commands do."""
+    tell: Callable[[DeviceEvent], None] = lambda _event: None
+    """Hears of every change of state."""
+    report_progress: bool = False
+    """Tell the server of the steps in between too, not of outcomes only."""
     hook: Hook = no_hook
     """Called before each durable step; for tests of power cuts."""
 

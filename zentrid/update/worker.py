@@ -119,7 +119,8 @@ class _Worker:
         self._secrets = secrets
         self._emit = emit
         self._transport: Transport | None = None
-        self._last: tuple[str, float] = ("", 0.0)
+        self._last: tuple[str, float] = ("downloading", 0.0)
+        self._percent = 0
 
     def carry_out(self) -> dict[str, Any]:
         """Do what the request asks for and return the answer's values."""
@@ -187,21 +188,33 @@ class _Worker:
         request, spec = self._request, self._request.install
         if spec is None:
             raise WorkerDiedError("the update worker was not told what to install")
+        self._say_begun()
         payloads: Payloads
         if request.bundle_fd is not None:
             payloads = open_payloads(request.bundle_fd)
         else:
             payloads = DmsPayloads(self._net(), Retries(**cast("dict[str, Any]", request.retries)))
-        install(tuple(_job(item) for item in spec.items), payloads, self._tell)
+        try:
+            install(tuple(_job(item) for item in spec.items), payloads, self._tell)
+        finally:
+            # What was received counts, however it ends.
+            self._emit(protocol.progress_line(protocol.Progress(self._last[0], self._percent, self._received())))
         if spec.verify_fit:
             _check_fit(spec)
         return {"received_bytes": self._received()}
+
+    def _say_begun(self) -> None:
+        """Tell the server that it begins, on the way that is open anyway; if it does not hear of it, nothing is lost."""
+        if self._request.reports:
+            with suppress(UpdateError):
+                self._report()
 
     def _received(self) -> int:
         return self._transport.received_bytes if self._transport else 0
 
     def _tell(self, phase: str, percent: int) -> None:
         now_s = time.monotonic()
+        self._percent = percent
         if phase != self._last[0] or now_s - self._last[1] >= PROGRESS_INTERVAL_S:
             self._last = (phase, now_s)
             self._emit(protocol.progress_line(protocol.Progress(phase, percent, self._received())))

@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.device import IMPATIENT, Device
 from tests.support.doorman import Doorman
-from tests.support.fleet import UUID, Fleet, Release
+from tests.support.fleet import UUID, Fleet, Release, make_release, make_rootfs
+from zentrid.ports import UpdateOptions
 from zentrid.update.transport import Endpoint, Limits, Throttle, Transport, client_context
 
 
@@ -89,3 +90,76 @@ async def test_the_settings_reach_the_worker(device: Device, published: Release)
 def test_a_worker_at_a_low_limit_may_be_silent_for_longer(device: Device, rate_kib_s: int, at_least_s: int) -> None:
     device.parts_changes = {"rate_limit_kib_s": lambda: rate_kib_s}
     assert device.boot()._link.install_silence_s >= at_least_s
+
+
+# --- the budget, as the supervisor keeps it -------------------------------------------------------------------------------------
+WHOLE = [10**9] * 6
+"""So many payload answers go through: the fixed parts, and what a second attempt needs before its frames."""
+
+
+async def limited(device: Device, budget_bytes: int) -> None:
+    device.parts_changes = {"budget_bytes": lambda: budget_bytes}
+    await device.boot().start()
+
+
+async def test_what_attempts_have_received_counts_until_it_is_used_up(
+    device: Device, doorman: Doorman, published: Release
+) -> None:
+    """A line that breaks again and again: every attempt may have less, and the last one is refused before it begins."""
+    await limited(device, 10_000_000)
+    doorman.habits.cuts = [*WHOLE, 60_000, *[0] * 9]
+    last = await device.update()
+    assert (last.ok, last.reason == "budget") == (False, False)
+    spent = device.manager._ledger.entry.spent_bytes
+    assert spent == last.received_bytes > 60_000
+    await limited(device, spent + 1000)
+    doorman.habits.cuts = [*WHOLE, *[0] * 9]
+    await device.update()
+    assert device.launcher.requests[-1].limits["budget_bytes"] == 1000
+    assert device.manager._ledger.entry.spent_bytes > spent
+    await limited(device, spent)
+    doorman.habits.cuts = []
+    requests = len(doorman.asked("payload/"))
+    last = await device.update()
+    assert (last.ok, last.reason) == (False, "budget")
+    assert f"received {device.manager._ledger.entry.spent_bytes} bytes already" in last.message
+    assert "ota -f" in last.message
+    assert len(doorman.asked("payload/")) == requests
+    assert (await device.update(force=True)).ok
+    assert device.launcher.requests[-1].limits["budget_bytes"] == 0
+    await device.boot().start()
+    await device.manager.on_healthy()
+    assert device.manager._ledger.entry.spent_bytes == 0
+
+
+async def test_another_release_has_a_budget_of_its_own(
+    device: Device, doorman: Doorman, published: Release, fleet: Fleet
+) -> None:
+    await limited(device, 10_000_000)
+    doorman.habits.cuts = [*WHOLE, 60_000, *[0] * 9]
+    assert not (await device.update()).ok
+    other = make_release("1.2.0", make_rootfs(4, blocks=240))
+    fleet.publish(other)
+    doorman.offer, doorman.habits.cuts = "1.2.0", []
+    assert (await device.update()).ok
+    assert device.launcher.requests[-1].limits["budget_bytes"] == 10_000_000
+
+
+async def test_a_file_costs_nothing(device: Device, fleet: Fleet, new: Release) -> None:
+    await limited(device, 1)
+    assert (await device.update(source=str(fleet.bundle(new, device.folder / "x.zb")))).ok
+    assert device.launcher.requests[-1].limits["budget_bytes"] == 0
+
+
+async def test_a_power_cut_does_not_make_what_was_received_free(
+    device: Device, doorman: Doorman, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zentrid.update.attempt.SPENT_STEP_BYTES", 10_000)
+    await limited(device, 10_000_000)
+    news = device.manager.run(UpdateOptions())
+    async for item in news:
+        if item.received_bytes >= 10_000:
+            break
+    await news.aclose()  # type: ignore[attr-defined]
+    await device.boot().start()
+    assert device.manager._ledger.entry.spent_bytes >= 10_000

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from zentrid.adapters import apps
+from zentrid.adapters import apps, hooks
 from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
 from zentrid.adapters.clock import last_signed_time, mend_system_clock
 from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.gpio import ButtonWatch
-from zentrid.adapters.hooks import run_hooks
+from zentrid.adapters.hooks import install_facts, run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.items import ItemFolder, publish_files
 from zentrid.adapters.logs import set_up_log
@@ -33,12 +33,16 @@ from zentrid.bundle.manifest import Manifest
 from zentrid.commands.catalog import build_registry
 from zentrid.commands.context import Context
 from zentrid.core.apps import AppLimits
-from zentrid.core.bootstate import clear_faults
+from zentrid.core.bootstate import Fault, clear_faults
 from zentrid.core.clock import earliest_now
+from zentrid.core.events import FaultRecorded
 from zentrid.core.health import Facts, Policy
-from zentrid.core.names import GPIO_CHIP, SAFE_SLOT
+from zentrid.core.names import GPIO_CHIP, MIB, SAFE_SLOT
 from zentrid.core.postmortem import Explained
+from zentrid.core.schedule import Settings as AutoSettings
+from zentrid.core.schedule import parse_windows
 from zentrid.core.variable_list import VARIABLES
+from zentrid.eventbus import EventBus
 from zentrid.factoryreset import early_notes, request_reset
 from zentrid.faultkeeper import FaultKeeper, describe_exception
 from zentrid.ports import AppExit
@@ -57,6 +61,7 @@ from zentrid.start import (
     safe_mode_reason,
 )
 from zentrid.supervisor import Supervisor
+from zentrid.update.auto import AutoUpdates, TimeOfDay
 from zentrid.update.contact import Contact, ServerCommand, decide
 from zentrid.update.itemtrial import Checks
 from zentrid.update.link import Parts, Paths
@@ -99,6 +104,9 @@ class App:
         self.slots = DiskSlots(self.store)
         self.settings = SettingsStore(DATA, VARIABLES)
         self.power = InitPower(self.store)
+        self.events = EventBus()
+        self.events.listen(lambda event: None if event.routine else log.info("%s", event.sentence()))
+        self.time_of_day = TimeOfDay(self.clock)
         self.items = ItemFolder()
         self.apps = apps.AppRunner(
             (self.items.apps(device.boot.slot), *apps.FOLDERS), RingFile(apps.LOG_PATH), self._app_limits, self._app_ended,
@@ -110,11 +118,14 @@ class App:
                 launcher=SubprocessLauncher(), server=lambda: self.context.dms_server(),
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
-                pre_install=self._objection,
+                tell=self.events.tell, report_progress=True,
+                budget_bytes=lambda: self.settings.values.number("ota.budget") * MIB,
+                pre_install=lambda manifest: self._objection("pre-install", manifest),
+                post_install=lambda manifest: self._objection("post-install", manifest),
                 checks=Checks(self.apps, lambda: run_hooks(HOOKS / "health", "health"), self._policy),
                 contact=Contact(
                     interval_s=lambda: self.settings.values.number("dms.interval"),
-                    note=lambda facts: self.context.note_contact(**facts),
+                    note=self._note_contact,
                     may=self._may, act=self._act,
                 ),
             )
@@ -123,7 +134,7 @@ class App:
         self.button = ButtonWatch(GPIO_CHIP, lambda: self._reset_data("the button was held"))
         self.supervisor = Supervisor(
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
-            policy=self._policy, facts=self._facts, hooks=lambda: run_hooks(HOOKS / "health", "health"),
+            policy=self._policy, facts=self._facts, hooks=self._health_objections,
             going_down=lambda: self.power.going_down, pulse=self.store.probe,
             decay_s=self._decay_s, forget_faults=self._forget_faults,
         )  # fmt: skip
@@ -132,7 +143,7 @@ class App:
             on_trial=lambda: self.manager.on_trial or self.manager.items.on_trial, posted=self._posted,
         )  # fmt: skip
         self.faults.version = lambda: self.manager.version
-        self.faults.heard = self.supervisor.note_fault
+        self.faults.heard = self._fault_heard
         self.faults.on_eighth = lambda: self._spawn(self.power.reboot("eight faults: safe mode is next", at_once=True))
         self.alive = AliveMark(RUN / "alive")
         self._background: set[asyncio.Task[None]] = set()
@@ -143,7 +154,7 @@ class App:
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
             apps=self.apps, uploads=self.uploads, safe_mode=device.boot.slot == SAFE_SLOT,
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
-            held_items=lambda: self.items.held(device.boot.slot),
+            held_items=lambda: self.items.held(device.boot.slot), events=self.events,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
@@ -151,10 +162,37 @@ class App:
             build_registry(), self.context, socket_gid=COMMAND_GID, on_crash=self._command_crashed
         )
 
-    async def _objection(self, manifest: Manifest) -> str | None:
-        """Return what a pre-install hook has against installing now; None: nothing."""
-        log.info("asking the pre-install hooks about %s-%s", manifest.product, manifest.version)
-        return "; ".join(await run_hooks(HOOKS / "pre-install", "pre-install")) or None
+    async def _objection(self, kind: str, manifest: Manifest) -> str | None:
+        """Return what a hook of this kind has against installing or activating now; None: nothing."""
+        log.info("asking the %s hooks about %s-%s", kind, manifest.product, manifest.version)
+        facts = install_facts(manifest, self.device.release.version)
+        return "; ".join(await run_hooks(HOOKS / kind, kind, hooks.INSTALL, facts)) or None
+
+    async def _health_objections(self) -> tuple[str, ...]:
+        facts = {"ZENTRI_PRODUCT": self.device.release.product, "ZENTRI_VERSION": self.device.release.version}
+        return await run_hooks(HOOKS / "health", "health", facts=facts)
+
+    def _note_contact(self, facts: Mapping[str, str]) -> None:
+        self.context.note_contact(**facts)
+        self.time_of_day.heard(facts.get("time", ""))
+
+    def _fault_heard(self, fault: Fault) -> None:
+        self.supervisor.note_fault()
+        self.events.tell(FaultRecorded(fault.cause, fault.detail))
+
+    def _auto(self) -> AutoUpdates:
+        return AutoUpdates(
+            self.manager, self.context.update_runner, self._auto_settings, self.clock.uptime_s, self.time_of_day.now,
+            boot_good=lambda: self.supervisor.good and not self.manager.on_trial, restart=self.power.reboot,
+            going_down=lambda: self.power.going_down,
+        )  # fmt: skip
+
+    def _auto_settings(self) -> AutoSettings:
+        values = self.settings.values
+        return AutoSettings(
+            mode=values.text("dms.auto"), windows=parse_windows(values.text("dms.window")),
+            interval_s=values.number("dms.interval"), restarts=self.context.reboots_after_update(),
+        )  # fmt: skip
 
     def _policy(self) -> Policy:
         values = self.settings.values
@@ -242,10 +280,11 @@ class App:
         """Start everything and supervise until the process is told to end."""
         stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self.events.attach()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, stop.set)
         known = (self.device.release.built, self.device.identity.made, last_signed_time(DATA / "tuf"))
-        mend_system_clock(earliest_now(known))
+        self.time_of_day.known = not mend_system_clock(earliest_now(known))
         report = self.settings.load()
         for problem in report.problems:
             log.warning("settings: %s", problem)
@@ -289,6 +328,7 @@ class App:
         tasks = [
             asyncio.create_task(self.supervisor.run(), name="supervisor"),
             asyncio.create_task(self.manager.dms.keep_in_touch(first_boot=self.manager.first_boot), name="dms"),
+            asyncio.create_task(self._auto().run(), name="automatic updates"),
             asyncio.create_task(self.button.run(), name="button"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]

@@ -71,7 +71,7 @@ class FaultKeeper:
         """Which release runs: a fault is dropped with the release that is taken back."""
         self._on_trial = on_trial
         self._posted = posted
-        self.heard: Callable[[], None] = lambda: None
+        self.heard: Callable[[Fault], None] = lambda _fault: None
         """Called for each exception recorded."""
         self.on_eighth: Callable[[], None] = lambda: None
         """Called when there are eight and this is not safe mode yet: the board is to be restarted."""
@@ -79,15 +79,15 @@ class FaultKeeper:
     async def record(self, cause: str, detail: str, *, frames: Sequence[Frame] = (), text: str = "") -> None:
         """Record one exception of this boot: counted, kept, reported. Never raises; what fails is logged."""
         try:
-            await asyncio.to_thread(self.record_now, cause, detail, frames=frames, text=text)
+            self.heard(await asyncio.to_thread(self.record_now, cause, detail, frames=frames, text=text))
         except Exception:
             log.exception("an exception (%s: %s) could not be recorded", cause, detail)
-        self.heard()
+            self.heard(Fault(cause, self._slot, self.version(), 0, "?", one_line(detail)))
         if self.safe_mode_is_due():
             self.on_eighth()
 
-    def record_now(self, cause: str, detail: str, *, frames: Sequence[Frame] = (), text: str = "") -> None:
-        """Do the same at once, for a process that is about to end; restarts nothing."""
+    def record_now(self, cause: str, detail: str, *, frames: Sequence[Frame] = (), text: str = "") -> Fault:
+        """Do the same at once, for a process that is about to end; restarts nothing. Returns what was recorded."""
         fault = Fault(
             cause, self._slot, self.version(), int(self._clock.uptime_s()), self._utc(), located(detail, frames)
         )
@@ -98,6 +98,7 @@ class FaultKeeper:
         except BootStateWriteError as error:
             log.error("the fault is not counted: %s", error)
         self.report_now(fault, frames=frames, text=text)
+        return fault
 
     def report_now(self, fault: Fault, *, frames: Sequence[Frame] = (), text: str = "") -> None:
         """Queue a report about a fault that the boot state holds already."""

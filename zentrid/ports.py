@@ -60,6 +60,10 @@ class UpdateOptions:
     source: str | None = None
     """A local path or an address of a `.zb` file (sideload); None: from the DMS."""
     check_only: bool = False
+    by_itself: bool = False
+    """Nobody asked for it (`dms.auto`): what was taken back before is not installed again, and nothing restarts at once."""
+    goes_on: bool = False
+    """The next step on the way to `version`, after a release that had to be installed first."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class UpdateProgress:
     """Set on the last one when the new release waits for a reboot."""
     result: int = 0
     """`dms.ota_result`: 0 none, 1 updated, 2 no update required, 3 failure, 6 no DMS, 7/8/9 DMS said 403/400/404."""
+    reason: str = ""
+    """On a last one that is not `ok`: one word for programs."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,10 @@ class Updates(Protocol):
     @property
     def state(self) -> str:
         """The update state now (`idle`, `checking`, …)."""
+
+    @property
+    def available(self) -> str:
+        """The release that was found but not installed yet; empty: none is known."""
 
     @property
     def percent(self) -> int:

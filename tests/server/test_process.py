@@ -113,7 +113,7 @@ def test_stop_is_clean_and_removes_the_ports_file(running: RunningDms) -> None:
 
 def test_a_stop_while_it_starts_is_clean(tmp_path: Path, fleet: Path) -> None:
     data = tmp_path / "data"
-    command = [sys.executable, "-m", "dms_server", "serve", "--data", data, "--fleet", fleet]
+    command = [sys.executable, "-m", "dms_server", "serve", "--data", str(data), "--fleet", str(fleet)]
     command += ["--device-port", "0", "--web-port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:

@@ -42,6 +42,8 @@ class Habits:
     """So many reports are taken without a word: the connection is closed."""
     repeat_commands: bool = False
     """A command stays in the status although it was answered."""
+    unpublished: set[str] = field(default_factory=set)
+    """Versions that the server says it does not have when one of them is asked for."""
     raw: dict[str, bytes] = field(default_factory=dict)
     """Path → exactly this answer."""
     promised: dict[str, int] = field(default_factory=dict)
@@ -198,6 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"result": "fail", "message": "device not claimed"}, 403)
             return
         version = body["want"] or door.offer
+        if body["want"] in door.habits.unpublished:
+            self._json({"result": "fail", "message": f"{PRODUCT} has no published version {version}"}, 404)
+            return
         if version is None or (
             version == body["version"] and not body["force"] and not body["safemode"] and not door.habits.eager
         ):

@@ -111,7 +111,10 @@ class ScriptedUpdates:
         self.gate: asyncio.Event | None = None
         self.asked: list[UpdateOptions] = []
         self.past_cancelling = False
+        self.installed = False
+        """A release waits for its restart and can be taken back."""
         self.state = "idle"
+        self.available = ""
         self.percent = 0
         self.last_result = 0
         self._cancelled = asyncio.Event()
@@ -145,7 +148,10 @@ class ScriptedUpdates:
             wait.cancel()
 
     async def cancel(self) -> bool:
-        """Cancel what waits at the gate."""
+        """Cancel what waits at the gate, or take back what is installed."""
+        if self.installed:
+            self.installed, self.state = False, "idle"
+            return True
         if not self._running or self.past_cancelling:
             return False
         self._cancelled.set()

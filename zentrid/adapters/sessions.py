@@ -50,7 +50,7 @@ class Session:
         self._room = asyncio.Event()
         self._task: asyncio.Task[Answer | None] | None = None
         self._interrupt: asyncio.Event | None = None
-        self._interruptible = False
+        self._interruptible = self._endless = False
 
     async def run(self) -> None:
         """Serve until the door's stream ends, the idle time is over, or this is cancelled; closes the door."""
@@ -86,7 +86,13 @@ class Session:
                 self._room.clear()
                 await self._room.wait()
         self._ended = True
+        self._end_endless()
         self._news.set()
+
+    def _end_endless(self) -> None:
+        """End a command without an end of its own once nothing can be typed any more."""
+        if self._ended and self._endless and self._task is not None:
+            self._task.cancel()
 
     async def _next_bytes(self) -> bytes | None:
         """Return some of what has come in; None when there will be nothing more."""
@@ -163,7 +169,9 @@ class Session:
         self._task = asyncio.create_task(
             self._executor.execute(line, self._state, self._terminal, self._interrupt), name="command"
         )
+        self._endless = self._executor.ends_with_session(line)
         self._look_for_interrupt()
+        self._end_endless()
         try:
             await asyncio.wait([self._task])
             if self._task.cancelled():

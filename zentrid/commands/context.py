@@ -14,6 +14,7 @@ from zentrid.core.items import ItemSet
 from zentrid.core.names import SlotName
 from zentrid.core.uploads import DoorNews
 from zentrid.core.variables import Values
+from zentrid.eventbus import EventBus
 from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, UpdateProgress, Updates
 
 
@@ -135,6 +136,8 @@ class Context:
     """Whether this boot was marked good, and a sentence about it."""
     held_items: Callable[[], ItemSet | None] = lambda: None
     """The applications and files that bundles brought to the running slot; may block briefly."""
+    events: EventBus = field(default_factory=EventBus)
+    """What happens on the device, for whoever follows."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

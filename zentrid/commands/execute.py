@@ -76,6 +76,14 @@ class Executor:
             return False
         return found is not None and found[0].interruptible
 
+    def ends_with_session(self, line: str) -> bool:
+        """Tell whether the line's command has no end of its own."""
+        try:
+            found = self.registry.find(split_words(line))
+        except CommandError:
+            return False
+        return found is not None and found[0].ends_with_session
+
     async def _run(self, command: Command, call: Call) -> Answer:
         limit = asyncio.timeout(command.timeout_s)
         try:

@@ -47,6 +47,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "ota.state": lambda ctx: ctx.updates.state,
     "ota.progress": lambda ctx: str(ctx.updates.percent),
     "ota.bytes": lambda ctx: str(ctx.update_runner.received_bytes),
+    "ota.available": lambda ctx: ctx.updates.available,
     "network.ip": _network(lambda facts: facts.ip),
     "network.netmask": _network(lambda facts: facts.netmask),
     "network.gateway": _network(lambda facts: facts.gateway),

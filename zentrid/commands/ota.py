@@ -12,6 +12,7 @@ from zentrid.commands.updaterun import UpdateRun
 from zentrid.commands.upload import open_door, start_from
 from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError, Option
+from zentrid.core.update import State
 from zentrid.core.version import BadVersionError, parse_version
 from zentrid.ports import UpdateOptions, UpdateProgress
 
@@ -42,9 +43,10 @@ async def _upload(call: Call) -> str | None:
 async def _cancel(call: Call) -> str | None:
     if call.arguments.options:
         raise CommandError(Code.TOO_MANY_ARGUMENTS, "'ota cancel' takes no options.")
+    waited = call.ctx.updates.state == State.REBOOTING.value
     if not await call.ctx.updates.cancel():
-        raise CommandError(Code.FAILED, "There is no update to cancel: none runs, or it is activated already.")
-    return None
+        raise CommandError(Code.FAILED, "There is no update to cancel: none runs, and none waits for its restart.")
+    return "The installed release was taken back; the one that runs stays." if waited else None
 
 
 def _options(call: Call) -> UpdateOptions:
@@ -114,7 +116,8 @@ COMMANDS = (
         arguments=(
             Argument(
                 "action",
-                "cancel: stop the running update; upload: let one bundle be sent to this device by HTTP",
+                "cancel: stop the running update, or take back an installed one before its restart; upload: let one bundle "
+                "be sent to this device by HTTP",
                 optional=True,
                 choices=("cancel", "upload"),
             ),

@@ -32,6 +32,8 @@ class Command:
     """Given up after so long; None: the command has its own limits."""
     interruptible: bool = False
     """Looks at `call.interrupt` itself; others are simply ended by Ctrl-C."""
+    ends_with_session: bool = False
+    """Has no end of its own, so it is ended when nobody can type Ctrl-C any more."""
 
     @property
     def short_name(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from zentrid.core.framing import Code
 from zentrid.core.grammar import CommandError
+from zentrid.core.update import State
 from zentrid.errors import ZentriError
 from zentrid.ports import Power, UpdateOptions, UpdateProgress, Updates
 
@@ -67,13 +68,18 @@ class UpdateRunner:
         """The running update, or the last one."""
 
     @property
+    def busy(self) -> bool:
+        """Whether an update runs, or the restart into what it installed is under way."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def received_bytes(self) -> int:
         """Bytes received by the running or last update."""
         return self.run.latest.received_bytes if self.run and self.run.latest else 0
 
     def start(self, options: UpdateOptions) -> UpdateRun:
         """Start an update in the background; raises CommandError if one is running."""
-        if self._task is not None and not self._task.done():
+        if self.busy:
             raise CommandError(Code.FAILED, "An update is running already; wait for it, or stop it with 'ota cancel'.")
         self.run = UpdateRun()
         self._task = asyncio.create_task(self._carry_out(self.run, options), name="update")
@@ -96,7 +102,9 @@ class UpdateRunner:
         finally:
             run.tell(None)
         last = run.latest
-        if run.error is None and last is not None and last.ok and last.reboot and self._reboots():
+        # When nobody asked for it, `update/auto.py` restarts: it knows the windows.
+        wanted = self._reboots() and not options.by_itself
+        if wanted and run.error is None and last is not None and last.ok and last.reboot:
             await self._restart()
 
     async def _follow(self, run: UpdateRun, options: UpdateOptions) -> None:
@@ -105,6 +113,8 @@ class UpdateRunner:
 
     async def _restart(self) -> None:
         await asyncio.sleep(self._reboot_delay_s)
+        if self._updates.state != State.REBOOTING.value:
+            return  # it was taken back meanwhile
         try:
             await self._power.reboot("update installed")
         except ZentriError as error:

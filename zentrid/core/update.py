@@ -4,6 +4,7 @@ The state is durable before an effect runs, and every effect may run again after
 
     idle → checking → downloading → verifying → activating → rebooting → confirming → idle
              any of these → failed → idle; before activating also → cancelled → idle; after it → rolled back → idle
+             rebooting → reverting → cancelled → idle: an installed release is taken back before it was started
 
 A release without firmware takes the same way without the restart: it is activated by switching the set of applications and
 files, and confirmed, or taken back, in the same boot.
@@ -35,6 +36,7 @@ class State(Enum):
     VERIFYING = "verifying"
     ACTIVATING = "activating"
     REBOOTING = "rebooting"
+    REVERTING = "reverting"
     CONFIRMING = "confirming"
 
 
@@ -47,6 +49,7 @@ class Event(Enum):
     WRITTEN = "written"
     VERIFIED = "verified"
     ACTIVATED = "activated"
+    REVERTED = "reverted"
     BOOTED_NEW = "booted new"
     BOOTED_OLD = "booted old"
     HEALTHY = "healthy"
@@ -128,6 +131,13 @@ TABLE: Final[Mapping[tuple[State, Event], Step]] = {
     (State.ACTIVATING, Event.BOOTED_OLD): _ROLLED_BACK,
     (State.REBOOTING, Event.BOOTED_NEW): Step(State.CONFIRMING, (Effect.AWAIT_HEALTH,)),
     (State.REBOOTING, Event.BOOTED_OLD): _ROLLED_BACK,
+    (State.REBOOTING, Event.CANCEL): Step(State.REVERTING, (Effect.TAKE_TRIES_FROM_TARGET,)),
+    (State.REVERTING, Event.REVERTED): _CANCELLED,
+    # The boot state takes no writes: the release stays installed.
+    (State.REVERTING, Event.ACTIVATED): Step(State.REBOOTING),
+    # The power went before the boot-state write: the release was started after all, and is judged like any other.
+    (State.REVERTING, Event.BOOTED_NEW): Step(State.CONFIRMING, (Effect.AWAIT_HEALTH,)),
+    (State.REVERTING, Event.BOOTED_OLD): _ROLLED_BACK,
     (State.CONFIRMING, Event.BOOTED_NEW): Step(State.CONFIRMING, (Effect.AWAIT_HEALTH,)),
     (State.CONFIRMING, Event.BOOTED_OLD): _ROLLED_BACK,
     (State.CONFIRMING, Event.HEALTHY): _CONFIRMED,
@@ -152,14 +162,15 @@ def transition(state: State, event: Event) -> Step:
 
 WHY_NOT_NOW: Final[Mapping[State, str]] = {
     State.ACTIVATING: "an update is being activated; restart the board",
-    State.REBOOTING: "an update is installed and waits for a restart; use: reboot",
+    State.REBOOTING: "an update is installed and waits for a restart; use: reboot; or take it back with: ota cancel",
+    State.REVERTING: "an installed update is being taken back; try again in a moment",
     State.CONFIRMING: "the running release has yet to become healthy; its fallback is not overwritten before",
 }
 """The states that an earlier update may be in when a new one is asked for, and what a person is told then."""
 
 
 def can_cancel(state: State) -> bool:
-    """Tell whether an update in this state may still be cancelled: nothing was activated yet."""
+    """Tell whether an update in this state may still be cancelled: its release was not started yet."""
     return (state, Event.CANCEL) in TABLE
 
 
@@ -178,6 +189,9 @@ def event_at_start(state: State, target: SlotName, running: SlotName, boot: Boot
     if running == target:
         return Event.BOOTED_NEW
     activated = boot.order[0] == target
+    if state is State.REVERTING:
+        # Tries used up: it was started before the boot state could be changed, and never came up.
+        return Event.BOOTED_OLD if activated and not boot.left(target) else Event.REVERTED
     if state is State.ACTIVATING and not activated:
         return Event.FAIL
     if activated and boot.left(target) > 0 and (state is not State.CONFIRMING or running == SAFE_SLOT):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from zentrid.core.schedule import WindowsKind
 from zentrid.core.variables import Bool, Choice, Int, Text, Variable, VariableTable, fact
 
 _HOST: Final = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
@@ -90,10 +91,22 @@ _DMS: Final = (
         "dms.port", "dm p", Int(0, 65_535), 0, "its port; 0: the one from manufacture", "8443", dynamic=True
     ),
     Variable(
-        "dms.interval", "dm i", Int(10, 86_400, "s"), 300, "how often the DMS is asked whether it wants something", "300",
+        "dms.interval", "dm i", Int(10, 86_400, "s"), 300,
+        "how often the DMS is asked whether it wants something, and whether there is an update (dms.auto)",
+        "300",
     ),
     Variable(
         "dms.cmd.enabled", "dm c e", Bool(), True, "the device's owner may ask for a factory reset through the DMS", "0",
+    ),
+    Variable(
+        "dms.auto", "dm a", Choice(("off", "check", "install")), "off",
+        "off: only a person updates; check: look for an update at each dms.interval; install: install it too",
+        "install",
+    ),
+    Variable(
+        "dms.window", "dm w", WindowsKind(), "",
+        "when dms.auto installs and restarts, in UTC: days if not every day, then begin and end; empty: always",
+        '"mon-fri 22:00-04:00; sat,sun 01:00-05:00"',
     ),
     fact("dms.claimed", "dm cl", "1 if somebody has claimed this device, as the DMS last said"),
     fact("dms.product", "dm r", "the product this device is bound to, as the DMS last said"),
@@ -110,6 +123,7 @@ _OTA: Final = (
     fact("ota.state", "ot s", "the update's state now"),
     fact("ota.progress", "ot p", "percent of the running update"),
     fact("ota.bytes", "ot b", "bytes received by the running or last update"),
+    fact("ota.available", "ot a", "the release that was found but not installed yet; empty: none"),
     Variable(
         "ota.reboot", "ot r", Choice(("auto", "manual")), "auto",
         "restart into a new release by itself, or wait for `reboot`", "manual",
@@ -124,6 +138,10 @@ _OTA: Final = (
     ),
     Variable(
         "ota.upload.port", "ot u p", Int(1, 65_535), 8080, "where `ota upload` lets a bundle be sent to", "8080"
+    ),
+    Variable(
+        "ota.budget", "ot bu", Int(0, 65_536, "MiB"), 0,
+        "the most that one update may download, also over several attempts; 0: no limit", "40",
     ),
 )  # fmt: skip
 

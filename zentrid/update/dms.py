@@ -17,7 +17,7 @@ from zentrid.update.contact import ServerCommand, parse_commands
 from zentrid.update.errors import DmsRefusedError, UpdateError
 from zentrid.update.link import WorkerLink, WorkerRun, text_of
 from zentrid.update.outbox import Outbox
-from zentrid.update.pace import Pace
+from zentrid.update.pace import Pace, spread_s
 from zentrid.update.reports import command_report, status_facts
 from zentrid.update.running import running_release
 
@@ -167,7 +167,8 @@ class DmsClient:
         reached once.
         """
         now_s = asyncio.get_running_loop().time
-        contact, delivery = Pace(now_s()), Pace(now_s())
+        start_s = now_s() + (0.0 if first_boot else spread_s(self._contact.interval_s()))
+        contact, delivery = Pace(start_s), Pace(start_s)
         while True:
             woken = self._wake.is_set()
             self._wake.clear()

@@ -58,6 +58,12 @@ class UpdateRefusedError(UpdateError):
         self.reason = reason
 
 
+class NotByItselfError(UpdateError):
+    """Only a person may install this release: `dms.auto` passes it over, and nothing is reported."""
+
+    reason = "not_by_itself"
+
+
 class UntrustedError(UpdateError):
     """Signed metadata or something it covers is not right; the sentence says which."""
 

@@ -7,10 +7,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from zentrid.ports import UpdateProgress
 from zentrid.update.attempt import Attempt
-from zentrid.update.link import INSTALL_SILENCE_S, WorkerLink
+from zentrid.update.link import WorkerLink
 from zentrid.update.origin import Origin
 from zentrid.update.protocol import Answer, InstallSpec, Progress
 from zentrid.update.readback import WrongBlockError
@@ -32,12 +33,15 @@ class Filling:
         fds: tuple[int, ...],
         origin: Origin,
         read_back: Callable[[], AsyncGenerator[int, None]] | None = None,
+        begun: tuple[dict[str, Any], ...] = (),
     ) -> None:
+        """Take `begun` as reports that the worker sends first, on the way that it opens anyway."""
         self._link = link
         self._spec = spec
         self._fds = (*fds, *origin.fds)
         self._origin = origin
         self._read_back = read_back
+        self._begun = begun
         self._last = Progress("downloading", 0, 0)
 
     async def run(self, attempt: Attempt, label: str) -> AsyncGenerator[UpdateProgress, None]:
@@ -70,7 +74,9 @@ class Filling:
     async def _write(self, attempt: Attempt, *, repair: bool) -> AsyncGenerator[Progress, None]:
         origin, spec = self._origin, replace(self._spec, repair=repair)
         request = self._link.request("install", install=spec, bundle_fd=origin.fd, bundle_url=origin.url)
-        run = await self._link.parts.launcher.start(request, self._fds, INSTALL_SILENCE_S)
+        if not repair:
+            request = replace(request, reports=self._begun)
+        run = await self._link.parts.launcher.start(request, self._fds, self._link.install_silence_s)
         before = self._last.received_bytes
         try:
             attempt.started(run)

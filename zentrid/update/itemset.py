@@ -120,7 +120,7 @@ class ItemUpdates:
             if incoming.specs:
                 spec = InstallSpec(
                     str(manifest.version), slot, incoming.specs, verify_fit=False, unpack=incoming.unpack,
-                    budget_bytes=self._parts.budget_bytes() if origin.online else 0,
+                    budget_bytes=0 if attempt.unlimited or not origin.online else self._parts.budget_bytes(),
                 )  # fmt: skip
                 filling = Filling(self._link, spec, incoming.fds, origin)
                 async with aclosing(filling.run(attempt, label)) as steps:
@@ -130,7 +130,7 @@ class ItemUpdates:
         if self._ledger.entry.state is State.DOWNLOADING:
             await self._ledger.enter(Event.WRITTEN)
         await asyncio.to_thread(self._make, slot, manifest)
-        objection = await self._parts.post_install(manifest)
+        objection = await attempt.race(self._parts.post_install(manifest))
         if objection:
             raise UpdateRefusedError("hook", f"release {manifest.version} is verified, but must not start: {objection}")
         attempt.heed_cancel()

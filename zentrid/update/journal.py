@@ -44,6 +44,12 @@ class Entry:
     """`dms.ota_result` of the last update."""
     failed_version: str = ""
     """The release that was rolled back last; nothing installs it again by itself."""
+    then: str = ""
+    """The release that this one is a step towards; empty: it is where the device was to go."""
+    steps: int = 0
+    """How many steps were installed on the way to `then`."""
+    by_itself: bool = False
+    """The way began without a person (`dms.auto`)."""
     pending: dict[str, Any] = field(default_factory=dict)
     """The report of the outcome, until it is in the outbox."""
 
@@ -93,5 +99,8 @@ def _entry(value: dict[str, Any]) -> Entry:
         # Releases before these were there left journals without them.
         scope=ITEMS if value.get("scope") == ITEMS else FIRMWARE,
         starts=int(value.get("starts", 0)),
+        then=printable(str(value.get("then", "")), _MAX_TEXT_CHARS),
+        steps=int(value.get("steps", 0)),
+        by_itself=value.get("by_itself") is True,
         **{name: printable(str(value[name]), _MAX_TEXT_CHARS) for name in texts},
     )

@@ -10,19 +10,21 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError, forget_release
+from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError, forget_release, prepare_target
+from zentrid.core.events import SlotChanged, UpdateChanged
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import Event, State, event_at_start, transition
 from zentrid.update.errors import Result
 from zentrid.update.journal import ITEMS, Entry, Journal
 from zentrid.update.link import Parts
 from zentrid.update.outbox import Outbox
-from zentrid.update.reports import outcome_report, why_rolled_back
+from zentrid.update.reports import outcome_report, progress_report, why_rolled_back
 from zentrid.update.running import running_release
 
 log = logging.getLogger(__name__)
 
 _INTERRUPTED = "the update was interrupted by a restart or a power cut; start it again, it goes on where it was"
+_TAKEN_BACK = "release {} was installed and was taken back before it was started"
 
 
 class Ledger:
@@ -42,11 +44,21 @@ class Ledger:
 
     def remember(self, **changes: Any) -> None:  # noqa: ANN401
         """Change the entry in memory only: for states that have changed nothing on the device."""
+        before = self.entry
         self._journal.remember(**changes)
+        self._tell(before)
 
-    async def save(self, **changes: Any) -> Entry:  # noqa: ANN401
-        """Change the entry, durably."""
-        return await asyncio.to_thread(lambda: self._journal.save(**changes))
+    async def save(self, *, ending: tuple[str, str] = ("", ""), **changes: Any) -> Entry:  # noqa: ANN401
+        """Change the entry, durably. `ending`: outcome and reason, for those who follow."""
+        before = self.entry
+        entry = await asyncio.to_thread(lambda: self._journal.save(**changes))
+        self._tell(before, *ending)
+        return entry
+
+    def _tell(self, before: Entry, outcome: str = "", reason: str = "") -> None:
+        if self.entry.state is not before.state:
+            version = self.entry.to_version or before.to_version
+            self._parts.tell(UpdateChanged(before.state.value, self.entry.state.value, version, outcome, reason))
 
     async def enter(self, event: Event, **changes: Any) -> Entry:  # noqa: ANN401
         """Take a step of the table; when this returns, its effects may run."""
@@ -61,10 +73,57 @@ class Ledger:
         **changes: Any,  # noqa: ANN401
     ) -> None:
         """Take the last step. The report is in the journal until it is in the outbox, so no power cut loses it."""
+        then = self.entry.then
+        if event is Event.HEALTHY:
+            detail += f"; release {then} is next" if then else ""
+        else:
+            changes = {"then": "", "steps": 0, "by_itself": False, **changes}
+            detail += f"; the way to release {then} ends here" if then else ""
         running = await asyncio.to_thread(running_release, self._parts)
         report = outcome_report(self.entry, outcome, reason, detail, running, self._parts.utc())
-        await self.enter(event, pending=report, **changes)
+        await self.enter(event, ending=(outcome, reason), pending=report, **changes)
         await self._post_pending()
+
+    def begun_report(self) -> dict[str, Any]:
+        """Return the report that the download begins."""
+        detail = f"release {self.entry.to_version} is being downloaded"
+        return progress_report(self.entry, "downloading", detail, self._parts.release.version, self._parts.utc())
+
+    async def note_step(self, step: str, detail: str) -> None:
+        """Queue a report about a step in between, if the server is to hear of them. Never raises."""
+        if not self._parts.report_progress:
+            return
+        report = progress_report(self.entry, step, detail, self._parts.release.version, self._parts.utc())
+        try:
+            await asyncio.to_thread(self.outbox.put, report)
+        except OSError as error:
+            log.warning("update: the step %s cannot be reported (%s)", step, error.strerror)
+        self._posted()
+
+    async def take_back(self) -> bool:
+        """Take back the installed release that waits for a restart; False when none waits.
+
+        The journal first, then the boot state: a cut in between is settled at the next start. Raises BootStateWriteError: it
+        stays installed.
+        """
+        if self.entry.state is not State.REBOOTING:
+            return False
+        await self.enter(Event.CANCEL)
+        await self._finish_taking_back()
+        return True
+
+    async def _finish_taking_back(self) -> None:
+        entry = self.entry
+        try:
+            await asyncio.to_thread(self._parts.boot_state.update, lambda state: prepare_target(state, entry.target))
+        except BootStateWriteError:
+            await self.enter(Event.ACTIVATED)
+            raise
+        self._parts.tell(SlotChanged(entry.target, "taken_back", entry.to_version))
+        await self.finish(
+            Event.REVERTED, "cancelled", "cancelled", _TAKEN_BACK.format(entry.to_version),
+            result=int(Result.GENERAL_FAILURE),
+        )  # fmt: skip
 
     async def settle(self, *, starting_over: bool) -> None:
         """Conclude what an earlier run left; safe to be cut anywhere and to run again.
@@ -87,6 +146,11 @@ class Ledger:
             reason, detail = why_rolled_back(entry, boot)
             await self.forget_faults(entry)  # before the journal closes: a cut in between repeats it
             await self.finish(event, "rolled_back", reason, detail, result=failure, failed_version=entry.to_version)
+        elif event is Event.REVERTED:
+            try:
+                await self._finish_taking_back()
+            except BootStateWriteError as error:
+                log.error("update: release %s stays installed: %s", entry.to_version, error)
         elif event is not None:
             await self.enter(event)
         if self.entry.state is State.CONFIRMING and running == self.entry.target and boot.good(running):

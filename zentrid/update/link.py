@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 
 from zentrid.bundle.manifest import Manifest
 from zentrid.core.bootstate import BootState
+from zentrid.core.events import DeviceEvent
 from zentrid.core.fit import FitConfiguration
-from zentrid.core.names import SlotName
+from zentrid.core.names import MIB, SlotName
 from zentrid.core.update import Capacity
 from zentrid.ports import BootStateStore, Identity, Release, SlotInspector
 from zentrid.update.contact import Contact
@@ -25,6 +26,12 @@ ASK_SILENCE_S: Final = 90.0
 INSTALL_SILENCE_S: Final = 400.0
 """Longer than the worker's own patience with a server that does not answer."""
 ASK_TOTAL_S: Final = 80.0
+INSTALL_TOTAL_S: Final = 3600.0
+"""As `transport.Limits` has it."""
+_LARGEST_FRAME_BYTES: Final = 2 * MIB
+"""What may arrive between two news of the worker, generously."""
+_LARGEST_UPDATE_BYTES: Final = 256 * MIB
+"""More than a slot can take."""
 
 
 class BootStateAccess(BootStateStore, Protocol):
@@ -130,7 +137,7 @@ class Parts:
     rate_limit_kib_s: Callable[[], int] = lambda: 0
     """`ota.rate_limit`; 0: none."""
     budget_bytes: Callable[[], int] = lambda: 0
-    """How much one update may receive over all its runs; 0: no limit."""
+    """`ota.budget`: what one update may receive from the network over all its runs; 0: no limit."""
     pre_install: Callable[[Manifest], Awaitable[str | None]] = _no_objection
     """Asked before anything is written; a sentence is a refusal."""
     post_install: Callable[[Manifest], Awaitable[str | None]] = _no_objection
@@ -146,6 +153,10 @@ class Parts:
     """Fields of `payloads.Retries` that differ from the default."""
     contact: Contact = field(default_factory=Contact)
     """The regular contact with the server, and what its commands do."""
+    tell: Callable[[DeviceEvent], None] = lambda _event: None
+    """Hears of every change of state."""
+    report_progress: bool = False
+    """Tell the server of the steps in between too, not of outcomes only."""
     hook: Hook = no_hook
     """Called before each durable step; for tests of power cuts."""
 
@@ -165,7 +176,10 @@ class WorkerLink:
         host, port = parts.server()
         limits = dict(parts.limits)
         if op == "install":
-            limits.setdefault("max_rate_bytes_s", parts.rate_limit_kib_s() * 1024.0)
+            rate = parts.rate_limit_kib_s() * 1024.0
+            limits.setdefault("max_rate_bytes_s", rate)
+            if rate:  # the owner wants it slow: that must not end it
+                limits.setdefault("total_s", INSTALL_TOTAL_S + _LARGEST_UPDATE_BYTES / rate)
         else:
             limits.setdefault("total_s", ASK_TOTAL_S)
         return Request(
@@ -182,6 +196,12 @@ class WorkerLink:
             retries=dict(parts.retries),
             **values,
         )
+
+    @property
+    def install_silence_s(self) -> float:
+        """How long a worker that installs may say nothing: as long as a frame may take at the owner's limit."""
+        rate = self.parts.rate_limit_kib_s() * 1024.0
+        return INSTALL_SILENCE_S + (_LARGEST_FRAME_BYTES / rate if rate else 0.0)
 
     async def ask(
         self,

@@ -15,17 +15,20 @@ from typing import Final
 from uuid import uuid4
 
 from zentrid.bundle.manifest import Manifest, ManifestError, parse_manifest
-from zentrid.core import bootstate
+from zentrid.core import bootstate, chain
 from zentrid.core.bootstate import BootState, BootStateLostError
+from zentrid.core.events import BootGood, UpdateAvailable
 from zentrid.core.names import SAFE_SLOT
 from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_cancel, choose_target, refusal, transition
-from zentrid.core.version import version_or_zero
+from zentrid.core.version import Version, version_or_zero
 from zentrid.errors import ZentriError
 from zentrid.ports import UpdateOptions, UpdateProgress
 from zentrid.update.attempt import Attempt
 from zentrid.update.dms import DmsClient
 from zentrid.update.errors import (
     DmsError,
+    DmsRefusedError,
+    NotByItselfError,
     Result,
     UpdateBusyError,
     UpdateCancelledError,
@@ -46,6 +49,7 @@ from zentrid.update.running import running_release
 log = logging.getLogger(__name__)
 
 _DETAIL_CHARS: Final = 600
+_NOT_FOUND, _SERVER_ERROR = 404, 500
 _ACTIVATED: Final = (State.ACTIVATING, State.REBOOTING, State.CONFIRMING)
 
 
@@ -66,8 +70,9 @@ class UpdateManager:
         )
         self.items = ItemUpdates(parts, self._link, self._ledger)
         self._firmware = Firmware(parts, self._link, self._ledger, self.items)
-        self._attempt = Attempt(self._ledger)
+        self._attempt = Attempt(self._ledger, parts.tell)
         """The one that runs, or the last one."""
+        self._available = ""
         self._running = False
         self._proven = False
         """The running slot is good by the boot state, or nothing could take it back."""
@@ -77,6 +82,11 @@ class UpdateManager:
     def state(self) -> str:
         """The update state now (`idle`, `checking`, …)."""
         return self._ledger.entry.state.value
+
+    @property
+    def available(self) -> str:
+        """The release that was found but not installed yet; empty: none is known."""
+        return self._available if self._ledger.entry.state is not State.REBOOTING else ""
 
     @property
     def percent(self) -> int:
@@ -122,6 +132,14 @@ class UpdateManager:
         """The release that was rolled back last; empty: none. Nothing should install it again by itself."""
         return self._ledger.entry.failed_version
 
+    @property
+    def next_step(self) -> UpdateOptions | None:
+        """The update that goes on where a confirmed step has led; None: the device is where it was to go."""
+        entry = self._ledger.entry
+        if self._running or self.on_trial or entry.state is not State.IDLE or not entry.then:
+            return None
+        return UpdateOptions(version=entry.then, by_itself=entry.by_itself, goes_on=True)
+
     # --- hooks of the supervisor ----------------------------------------------------------------------------------
     async def start(self) -> None:
         """Find out what the last run left behind, and settle it: first boot of a new release, rolled back, interrupted.
@@ -166,6 +184,7 @@ class UpdateManager:
         # The boot state first: it is what counts. A cut after it finds the journal still confirming and repeats both.
         await asyncio.to_thread(parts.boot_state.update, good)
         self._proven = True
+        parts.tell(BootGood(parts.slots.running, parts.release.version))
         if confirming:
             await self._confirm()
 
@@ -196,7 +215,8 @@ class UpdateManager:
         """
         if self._running:
             raise UpdateBusyError
-        self._running, self._attempt = True, Attempt(self._ledger)
+        self._running, self._attempt = True, Attempt(self._ledger, self._parts.tell)
+        self._attempt.unlimited = options.force
         self.dms.make_way()
         try:
             async with aclosing(self._steps(options)) as steps:
@@ -209,11 +229,28 @@ class UpdateManager:
                 self._ledger.remember(state=State.IDLE)
 
     async def cancel(self) -> bool:
-        """Cancel a running update; False when none runs or it is past cancelling."""
-        if not self._running or self._attempt.committed or not can_cancel(self._ledger.entry.state):
+        """Cancel a running update, or take back an installed release that waits for a restart, or give up the way to another.
+
+        False when there is none of these, or it is too late. Raises ZentriError: it could not be done.
+        """
+        if not self._running:
+            return await self._take_back()
+        if self._attempt.committed or not can_cancel(self._ledger.entry.state):
             return False
         self._attempt.cancel()
         return True
+
+    async def _take_back(self) -> bool:
+        self._running = True  # nothing else may begin meanwhile
+        try:
+            if self._ledger.entry.state is State.IDLE and self._ledger.entry.then:
+                await self._ledger.save(then="", steps=0, by_itself=False)
+                return True
+            return await self._ledger.take_back()
+        except OSError as error:
+            raise UpdateError(f"the device cannot write its update journal ({error.strerror})") from error
+        finally:
+            self._running = False
 
     async def _steps(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
         try:
@@ -229,7 +266,7 @@ class UpdateManager:
 
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
         await self._ledger.settle(starting_over=True)
-        self._begin(await asyncio.to_thread(running_release, self._parts))
+        self._begin(options, await asyncio.to_thread(running_release, self._parts))
         with open_origin(options.source) as origin:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")
             manifest = await self._find(options, origin)
@@ -242,15 +279,17 @@ class UpdateManager:
                 async for news in steps:
                     yield news
 
-    def _begin(self, running: str) -> None:
+    def _begin(self, options: UpdateOptions, running: str) -> None:
         state = self._ledger.entry.state
         if state is not State.IDLE:
             raise UpdateRefusedError("waiting", WHY_NOT_NOW[state])
+        if not options.goes_on:
+            self._ledger.remember(then="", steps=0, by_itself=options.by_itself)
         self._ledger.remember(
             state=transition(state, Event.START).state,
             update_id=str(uuid4()),
             from_version=running,
-            to_version="",
+            to_version=options.version or "" if options.goes_on else "",
             boot_floor="",
             unhealthy="",
             scope=FIRMWARE,
@@ -258,12 +297,56 @@ class UpdateManager:
 
     async def _find(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
         """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
+        manifest = await self._reach(options, origin)
+        if origin.online:
+            self._note_available("" if manifest is None else self._attempt.goal or str(manifest.version))
+        if manifest is None:
+            return None
+        if options.by_itself:
+            await self._refuse_by_itself(manifest)
+        await self._admit(manifest)
+        await self._attempt.race(self._ask_pre_install(manifest))
+        return manifest
+
+    def _note_available(self, version: str) -> None:
+        before, self._available = self._available, version
+        if version and version != before:
+            self._parts.tell(UpdateAvailable(version))
+
+    async def _reach(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
+        """Return the manifest of the release to go to, or of the one that it needs first: `goal` then says where it leads."""
+        attempt, asked = self._attempt, options
+        for _ in range(chain.MAX_STEPS + 1):
+            manifest = await self._ask(asked, origin)
+            if manifest is None:
+                return None
+            first = chain.needed_first(manifest, await self._running_version()) if origin.online else ""
+            if not first and (not attempt.goal or self._ledger.entry.steps < chain.MAX_STEPS):
+                return manifest
+            if not first:
+                break
+            attempt.goal = attempt.goal or str(manifest.version)
+            asked = replace(options, version=first)
+        raise self._no_way(chain.too_many_steps(attempt.goal))
+
+    def _no_way(self, sentence: str) -> UpdateRefusedError:
+        """Return the end of a way that cannot be gone; what is reported is about where it leads."""
+        self._ledger.remember(to_version=self._attempt.goal)
+        return UpdateRefusedError("min_version", sentence)
+
+    async def _ask(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
+        """Return the trusted manifest that the server or the bundle file offers; None: it runs already."""
         slots = await asyncio.to_thread(self._parts.slots.slots)
         boot = await self._ledger.boot()
         running = replace(self._parts.release, version=self._ledger.entry.from_version)
         body = inventory(running, boot, slots, options) if origin.online else {}
         request = self._link.request("check", body=body, bundle_fd=origin.fd, bundle_url=origin.url)
-        answer = await self._link.ask(request, fds=origin.fds, started=self._attempt.started)
+        try:
+            answer = await self._attempt.race(self._link.ask(request, fds=origin.fds, started=self._attempt.started))
+        except DmsRefusedError as error:
+            if self._attempt.goal and error.status == _NOT_FOUND and options.version:
+                raise self._no_way(chain.step_not_there(self._attempt.goal, options.version)) from error
+            raise
         if origin.online:
             await asyncio.to_thread(self._freshness.passed)
         text = answer.text("manifest")
@@ -276,21 +359,44 @@ class UpdateManager:
         self._ledger.remember(to_version=str(manifest.version))
         if origin.online and answer.text("target") != manifest.target_path:
             raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
+        if self._attempt.goal and str(manifest.version) != options.version:
+            raise UpdateRefusedError(
+                "bad_manifest", "the server offers another release than the one that was asked for"
+            )
         if str(manifest.version) == running.version and not options.force and not self._in_safe_mode:
             return None
-        await self._admit(manifest)
         return manifest
+
+    async def _running_version(self) -> Version:
+        """Return the version that counts as running.
+
+        The safe-mode system is old by nature: there it is the newest release that was healthy here.
+        """
+        running = version_or_zero(self._parts.release.version)
+        return max(running, (await self._ledger.boot()).floor) if self._in_safe_mode else running
+
+    async def _refuse_by_itself(self, manifest: Manifest) -> None:
+        """Raise NotByItselfError for a release that only a person may install."""
+        slots = await asyncio.to_thread(self._parts.slots.slots) if self._in_safe_mode else ()
+        tried = {info.version for info in slots if info.version and (info.good or info.tries_left) and not info.running}
+        for version in dict.fromkeys((str(manifest.version), self._attempt.goal)):
+            why = chain.not_by_itself(version, self.failed_version, tried) if version else ""
+            if why:
+                raise NotByItselfError(why)
+
+    async def _ask_pre_install(self, manifest: Manifest) -> None:
+        objection = await self._parts.pre_install(manifest)
+        if objection:
+            raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
 
     async def _admit(self, manifest: Manifest) -> None:
         parts = self._parts
         boot = await self._ledger.boot()
         target = choose_target(boot, parts.slots.running)
-        running = version_or_zero(parts.release.version)
         device = Device(
             product=parts.release.product,
             board=parts.release.board,
-            # The safe-mode system is old by nature: what counts is the newest release that was healthy here.
-            running=max(running, boot.floor) if self._in_safe_mode else running,
+            running=await self._running_version(),
             floor=boot.floor,
             boot_floor=boot.boot_floor,
             capacity=await asyncio.to_thread(parts.slots.capacity, target),
@@ -301,9 +407,6 @@ class UpdateManager:
         if not manifest.has_firmware and not self._proven:
             raise UpdateRefusedError("waiting", WHY_NOT_NOW[State.CONFIRMING])
         await self.items.admit(manifest, target)
-        objection = await parts.pre_install(manifest)
-        if objection:
-            raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
 
     # --- endings -------------------------------------------------------------------------------------------------
     def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:
@@ -311,7 +414,9 @@ class UpdateManager:
         state = transition(entry.state, Event.NOTHING_TO_DO).state
         if manifest is not None:
             self._ledger.remember(state=state)
-            return self._attempt.news(f"Update available: {manifest.product}-{manifest.version}.", done=True)
+            goal = self._attempt.goal
+            way = f"{goal}, by way of {manifest.version}" if goal else str(manifest.version)
+            return self._attempt.news(f"Update available: {manifest.product}-{way}.", done=True)
         self._ledger.remember(state=state, result=int(Result.NO_UPDATE_REQUIRED))
         running = f"{self._parts.release.product}-{entry.from_version}"
         return self._attempt.news(f"No update required: {running} is what should run.", done=True)
@@ -322,7 +427,8 @@ class UpdateManager:
         await asyncio.to_thread(self._freshness.failed, error.reason, str(error), self._parts.utc())
         state = self._ledger.entry.state
         sentence, result = str(error), int(error.result)
-        if isinstance(error, DmsError) and state is State.CHECKING:
+        lost_way = self._ledger.entry.then and isinstance(error, DmsRefusedError) and error.status < _SERVER_ERROR
+        if state is State.CHECKING and isinstance(error, DmsError | NotByItselfError) and not lost_way:
             # Nothing began, and the server that could be told is the one that said no.
             self._ledger.remember(state=transition(state, Event.FAIL).state, result=result)
         elif (state, Event.FAIL) in TABLE:
@@ -330,13 +436,13 @@ class UpdateManager:
             event = Event.CANCEL if cancelled else Event.FAIL
             try:
                 await self._ledger.finish(
-                    event, "cancelled" if cancelled else "failed", error.reason, sentence, result=result
-                )
+                    event, "cancelled" if cancelled else "failed", error.reason, sentence, result=result,
+                )  # fmt: skip
             except OSError as second:
                 # The journal cannot be written: what it says is settled at the next start.
                 log.error("update: the outcome cannot be recorded (%s)", second.strerror)
                 self._ledger.remember(state=State.IDLE, result=result)
-        return self._attempt.news(sentence, done=True, ok=False, result=result)
+        return replace(self._attempt.news(sentence, done=True, ok=False, result=result), reason=error.reason)
 
     # --- small things ---------------------------------------------------------------------------------------------
     @property

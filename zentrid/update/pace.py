@@ -10,6 +10,15 @@ FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 900.0
 JITTER: Final = 0.1
 """Part of each interval by which it is shorter or longer, so that a fleet that started at one time spreads out."""
+FAILURE_JITTER: Final = 0.5
+"""The same of a pause after a failure: a server that was restarted failed all devices at one time."""
+START_PART: Final = 0.05
+"""Part of an interval over which the first tries of devices that got their power at one time are spread."""
+
+
+def spread_s(interval_s: float) -> float:
+    """Return this device's place among those that start at one time (seconds)."""
+    return interval_s * START_PART * random.random()  # noqa: S311 - nothing secret
 
 
 class Pace:
@@ -44,11 +53,14 @@ class Pace:
         self._next_s, self._pause_s = math.inf, FIRST_PAUSE_S
 
     def failed(self, now_s: float, *, grow: bool = True) -> None:
-        """It did not work: again after a pause, which doubles with each failure up to a quarter of an hour."""
+        """It did not work: again after a pause, which doubles with each failure up to a quarter of an hour.
+
+        Half of it more or less, another each time.
+        """
         self._worked_s = None
-        self._next_s = now_s + (_about(self._pause_s) if grow else FIRST_PAUSE_S)
+        self._next_s = now_s + _about(self._pause_s if grow else FIRST_PAUSE_S, FAILURE_JITTER)
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S) if grow else FIRST_PAUSE_S
 
 
-def _about(seconds: float) -> float:
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - nothing secret
+def _about(seconds: float, jitter: float = JITTER) -> float:
+    return seconds * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - nothing secret

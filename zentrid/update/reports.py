@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID, uuid5
 
 from zentrid.core.bootstate import BootState
 from zentrid.core.names import SAFE_SLOT
@@ -32,6 +33,12 @@ def outcome_report(
         "reason": reason[:_MAX_REASON_CHARS] or None,
         "detail": detail[:_MAX_DETAIL_CHARS] or None,
     }
+
+
+def progress_report(entry: Entry, step: str, detail: str, running: str, moment: datetime) -> dict[str, Any]:
+    """Return the report of a step in between; its id follows from the update's, so it counts once however often it is sent."""
+    report = outcome_report(entry, "progress", step, detail, running, moment)
+    return {**report, "id": str(uuid5(UUID(entry.update_id), step))}
 
 
 def inventory(release: Release, boot: BootState, slots: Sequence[SlotInfo], options: UpdateOptions) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _CHUNK_BYTES: Final = 64 * 1024
 _STATUS_OK, _STATUS_PARTIAL, _STATUS_UNAVAILABLE = 200, 206, 503
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _MAX_ETAG_CHARS: Final = 256
+_LEAST_CHUNK_BYTES: Final = 512
 
 
 class ConnectionLostError(DmsUnreachableError):
@@ -78,6 +79,13 @@ class Limits:
     max_rate_bytes_s: float = 0.0
     """A limit of the owner's (`ota.rate_limit`); 0: none."""
 
+    @property
+    def chunk_bytes(self) -> int:
+        """The most that is read at once: at a low limit little, so that the wait for it is short."""
+        if not self.max_rate_bytes_s:
+            return _CHUNK_BYTES
+        return int(min(max(self.max_rate_bytes_s / 4, _LEAST_CHUNK_BYTES), _CHUNK_BYTES))
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -106,36 +114,54 @@ def client_context(identity_dir: Path) -> ssl.SSLContext:
     return context
 
 
+class Throttle:
+    """Keeps a session below the owner's limit, over all its answers together: what came too early is waited for."""
+
+    def __init__(self, max_rate_bytes_s: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self._rate = max_rate_bytes_s
+        self._clock = clock
+        self._sleep = sleep
+        self._paid_until_s = clock()
+        """Until then the limit has nothing left to give."""
+
+    def received(self, size: int) -> None:
+        """Wait until `size` bytes more are within the limit. Time that was not used is not saved up."""
+        if not self._rate:
+            return
+        now_s = self._clock()
+        self._paid_until_s = max(self._paid_until_s, now_s) + size / self._rate
+        self._sleep(self._paid_until_s - now_s)
+
+
 class Pace:
-    """Watches one answer's speed: too slow is an error, too fast for the owner's limit waits."""
+    """Watches one answer's speed: too slow is an error."""
 
     def __init__(self, limits: Limits, deadline_s: float, clock: Callable[[], float]) -> None:
+        self._min_rate = limits.min_rate_bytes_s
+        if limits.max_rate_bytes_s:
+            # What the owner's limit slows down is not the server's fault.
+            self._min_rate = min(self._min_rate, limits.max_rate_bytes_s / 4)
         self._limits = limits
         self._deadline_s = deadline_s
         self._clock = clock
-        self._window_start_s = self._start_s = clock()
-        self._window_bytes = self._bytes = 0
+        self._window_start_s = clock()
+        self._window_bytes = 0
 
     def received(self, size: int) -> None:
         """Count `size` bytes more. Raises ConnectionLostError if the server is too slow or the time is over."""
         now_s = self._clock()
         self._window_bytes += size
-        self._bytes += size
         if now_s >= self._deadline_s:
             raise DmsUnreachableError(
                 "the server took longer than an update may take; try again on a better connection"
             )
         elapsed_s = now_s - self._window_start_s
         if elapsed_s >= self._limits.rate_window_s:
-            if self._window_bytes < self._limits.min_rate_bytes_s * elapsed_s:
+            if self._window_bytes < self._min_rate * elapsed_s:
                 raise ConnectionLostError(
                     f"the server sends only {self._window_bytes / elapsed_s:.0f} bytes a second; try again later"
                 )
             self._window_start_s, self._window_bytes = now_s, 0
-        if self._limits.max_rate_bytes_s:
-            ahead_s = self._bytes / self._limits.max_rate_bytes_s - (now_s - self._start_s)
-            if ahead_s > 0:
-                time.sleep(min(ahead_s, self._limits.rate_window_s / 2))
 
 
 class Transport:
@@ -156,6 +182,7 @@ class Transport:
         self._endpoint = endpoint
         self._clock = clock
         self._deadline_s = clock() + self.limits.total_s
+        self._throttle = Throttle(self.limits.max_rate_bytes_s, clock, time.sleep)
         self._pool = urllib3.HTTPSConnectionPool(
             endpoint.host,
             endpoint.port,
@@ -276,12 +303,13 @@ class Transport:
         return DmsRefusedError(response.status, message)
 
     def _chunks(self, response: urllib3.BaseHTTPResponse, most_bytes: int | None) -> Iterator[bytes]:
-        left = _CHUNK_BYTES if most_bytes is None else most_bytes
+        chunk_bytes = self.limits.chunk_bytes
+        left = chunk_bytes if most_bytes is None else most_bytes
         pace = Pace(self.limits, self._deadline_s, self._clock)
         while left > 0:
             try:
                 # read1 returns what is there: a server that trickles is noticed at each byte, not after a full buffer.
-                chunk = response.read1(min(left, _CHUNK_BYTES))
+                chunk = response.read1(min(left, chunk_bytes))
             except (HTTPError, OSError) as error:
                 raise ConnectionLostError(self._why(error)) from error
             if not chunk:
@@ -290,6 +318,7 @@ class Transport:
             left = left if most_bytes is None else left - len(chunk)
             yield chunk
             self.on_received(len(chunk))
+            self._throttle.received(len(chunk))
             pace.received(len(chunk))
 
     def _why(self, error: Exception) -> str:

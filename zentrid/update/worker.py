@@ -123,7 +123,7 @@ class _Worker:
         self._emit = emit
         self._transport: Transport | None = None
         self._web: WebFile | None = None
-        self._last: tuple[str, float] = ("", 0.0)
+        self._last: tuple[str, float] = ("downloading", 0.0)
         self._percent = 0
 
     def carry_out(self) -> dict[str, Any]:
@@ -214,6 +214,7 @@ class _Worker:
         request, spec = self._request, self._request.install
         if spec is None:
             raise WorkerDiedError("the update worker was not told what to install")
+        self._say_begun()
         update = " ".join(item.root_hash for item in spec.items)
         payloads: Payloads
         spool = Spool(None, update)
@@ -226,12 +227,22 @@ class _Worker:
             payloads = DmsPayloads(self._net(), retries, preparing=self._tell_preparing)
             spool = Spool(Path(request.spool_dir) if request.spool_dir else None, update, spec.budget_bytes)
             self._net().on_received = spool.count
-        install(tuple(_job(item) for item in spec.items), payloads, self._tell, spool, repair=spec.repair)
+        try:
+            install(tuple(_job(item) for item in spec.items), payloads, self._tell, spool, repair=spec.repair)
+        finally:
+            # What was received counts, however it ends.
+            self._emit(protocol.progress_line(protocol.Progress(self._last[0], self._percent, self._received())))
         if spec.verify_fit:
             _check_fit(spec)
         for each in spec.unpack:
             unpack(UnpackJob(**{**asdict(each), "folder": Path(each.folder)}), os.uname().machine)
         return {"received_bytes": self._received()}
+
+    def _say_begun(self) -> None:
+        """Tell the server that it begins, on the way that is open anyway; if it does not hear of it, nothing is lost."""
+        if self._request.reports:
+            with suppress(UpdateError):
+                self._report()
 
     def _received(self) -> int:
         used: tuple[Transport | WebFile | None, ...] = (self._transport, self._web)

@@ -18,6 +18,7 @@ async def test_help_commands(call: Caller) -> None:
         "dms activate : dms_activate",
         "dms claim : dms_claim",
         "dms status : dms_status",
+        "events : events",
         "factory_reset : fac",
         "faults_print : faup",
         "faults_reset : faur",

@@ -200,3 +200,44 @@ async def test_stopping_the_runner_ends_its_task(call: Caller) -> None:
     await call.device.ctx.update_runner.stop()
     answer = await asyncio.wait_for(first, 5)
     assert answer.code == Code.FAILED  # type: ignore[attr-defined]
+
+
+# --- installed, but not started -------------------------------------------------------------------------------------------------
+async def test_an_installed_release_is_taken_back(call: Caller) -> None:
+    call.device.updates.script = [INSTALLED]
+    await call.body("set ota.reboot manual")
+    await call.body("ota")
+    await settle(call)
+    assert await call.body("get ota.state") == "rebooting"
+    call.device.updates.installed = True
+    assert await call.body("ota cancel") == "The installed release was taken back; the one that runs stays."
+    assert (await call("ota cancel")).code == Code.FAILED
+
+
+async def test_a_release_that_is_taken_back_in_the_last_moment_is_not_restarted_into(call: Caller) -> None:
+    call.device.ctx.update_runner._reboot_delay_s = 0.3
+    call.device.updates.script = [INSTALLED]
+    await call.body("ota")
+    call.device.updates.installed = True
+    await call.body("ota cancel")
+    await settle(call)
+    assert call.device.power.reboots == []
+
+
+async def test_an_update_that_nobody_asked_for_does_not_restart_by_itself(call: Caller) -> None:
+    call.device.updates.script = [INSTALLED]
+    call.device.ctx.update_runner.start(UpdateOptions(by_itself=True))
+    await settle(call)
+    assert call.device.power.reboots == []
+
+
+@pytest.mark.parametrize("value", ['"mon-fri 22:00-04:00; sat,sun 01:00-05:00"', '""', "22:00-04:00"])
+async def test_windows_can_be_set(call: Caller, value: str) -> None:
+    await call.body(f"set dms.window {value}")
+    assert (await call.body("get dms.window")).strip() == value.strip('"')
+
+
+async def test_bad_windows_are_refused_with_an_example(call: Caller) -> None:
+    answer = await call('set dms.window "at night"')
+    assert answer.code == Code.BAD_ARGUMENT
+    assert answer.reason.endswith("An example: mon-fri 22:00-04:00; sat,sun 01:00-05:00")

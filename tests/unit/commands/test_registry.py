@@ -83,7 +83,10 @@ async def test_every_example_is_understood(call: Caller) -> None:
     for command in call.executor.registry:
         assert call.executor.registry.find(command.example.split()) is not None, command.example
         if command.name not in ("ota", "dms claim"):
-            answer = await call(command.example)
+            interrupt = asyncio.Event()
+            if command.ends_with_session:
+                interrupt.set()  # it has no end of its own
+            answer = await call(command.example, interrupt)
             assert answer.code == Code.SUCCESS, (command.example, answer)
 
 

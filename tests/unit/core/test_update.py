@@ -55,8 +55,8 @@ def test_every_end_of_an_update_that_began_is_reported() -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_cancelling_is_possible_before_activating_only(state: State) -> None:
-    assert can_cancel(state) == (state in (State.CHECKING, State.DOWNLOADING, State.VERIFYING))
+def test_cancelling_is_possible_until_the_release_is_started(state: State) -> None:
+    assert can_cancel(state) == (state in (State.CHECKING, State.DOWNLOADING, State.VERIFYING, State.REBOOTING))
 
 
 def test_an_impossible_step_is_an_error() -> None:
@@ -86,6 +86,11 @@ SPENT = replace(ACTIVATED, b_left=0)
         (State.REBOOTING, "a", SPENT, Event.BOOTED_OLD),
         (State.REBOOTING, "r", ACTIVATED, None),
         (State.REBOOTING, "r", SPENT, Event.BOOTED_OLD),
+        (State.REVERTING, "a", ACTIVATED, Event.REVERTED),
+        (State.REVERTING, "a", PREPARED, Event.REVERTED),
+        (State.REVERTING, "r", ACTIVATED, Event.REVERTED),
+        (State.REVERTING, "b", ACTIVATED, Event.BOOTED_NEW),
+        (State.REVERTING, "a", SPENT, Event.BOOTED_OLD),
         (State.CONFIRMING, "b", ACTIVATED, Event.BOOTED_NEW),
         (State.CONFIRMING, "a", SPENT, Event.BOOTED_OLD),
         (State.CONFIRMING, "a", ACTIVATED, Event.BOOTED_OLD),

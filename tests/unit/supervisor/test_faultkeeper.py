@@ -35,7 +35,7 @@ class Kept(FaultKeeper):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.calls: list[str] = []
-        self.heard = lambda: self.calls.append("heard")
+        self.heard = lambda fault: self.calls.append(f"heard {fault.cause}")
         self.on_eighth = lambda: self.calls.append("eighth")
 
 
@@ -62,7 +62,7 @@ async def test_an_exception_is_counted_kept_and_reported(store, tmp_path):
     assert (report["event"], report["reason"], report["version"]) == ("fault", "application", "1.2.3")
     assert report["fault"]["frames"] == [{"module": "/usr/bin/pump", "build_id": "ab" * 20, "address": 0x1234}]
     assert report["fault"]["text"] == "last words"
-    assert kept.calls == ["heard"]
+    assert kept.calls == ["heard application"]
 
 
 def test_the_place_of_a_crash_is_whole_however_long_the_rest_is():

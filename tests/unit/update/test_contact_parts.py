@@ -69,13 +69,29 @@ def test_pauses_grow_to_a_limit_and_start_small_again() -> None:
         pauses.append(made.left_s(0))
     for number, pause_s in enumerate(pauses):
         wanted_s = min(10 * 2**number, pace.LONGEST_PAUSE_S)
-        assert 0.9 * wanted_s <= pause_s <= 1.1 * wanted_s
+        assert 0.5 * wanted_s <= pause_s <= 1.5 * wanted_s
     made.succeeded(0, 300)
     made.failed(0)
-    assert made.left_s(0) <= 11
+    assert made.left_s(0) <= 15
     for _ in range(10):
         made.failed(0, grow=False)
-        assert made.left_s(0) == 10
+        assert 5 <= made.left_s(0) <= 15
+
+
+def test_devices_that_failed_at_one_time_come_back_one_after_the_other() -> None:
+    """A server was restarted under a thousand devices: no moment sees many of them, from the first try on."""
+    fleet = [pace.Pace(0) for _ in range(1000)]
+    for one in fleet:
+        one.failed(100)
+    seconds = [int(one.left_s(100)) for one in fleet]
+    assert max(seconds.count(second) for second in set(seconds)) < 200
+    for one in fleet:
+        for _ in range(8):
+            one.failed(100)
+    seconds = [int(one.left_s(100)) for one in fleet]
+    assert max(seconds.count(second) for second in set(seconds)) < 20
+    starts = [pace.spread_s(300) for _ in range(1000)]
+    assert 0 <= min(starts) < 1 < 14 < max(starts) <= 15
 
 
 def test_intervals_are_not_all_the_same() -> None:

@@ -167,7 +167,7 @@ async def test_twenty_kills_cost_two_percent_at_most(device: Device, doorman: Do
             break
         # What was sent has arrived when the worker waits for more.
         await asyncio.sleep(0.3)
-        run = device.manager._worker
+        run = device.manager._attempt._worker
         assert run is not None
         run.stop()
         await task

@@ -149,3 +149,28 @@ async def test_a_rollback_that_is_cut_anywhere(scene: Callable[[int], Device], d
             assert events == ["installed"], where
         else:
             assert events in ([], ["failed"]), where
+
+
+async def install_and_take_back(device: Device) -> None:
+    """Installed, then cancelled before the restart."""
+    await device.manager.start()
+    last = await device.update()
+    assert last.ok, last.message
+    assert await device.manager.cancel()
+
+
+async def test_taking_a_release_back_that_is_cut_anywhere(scene: Callable[[int], Device], doorman: Doorman) -> None:
+    """Either it was taken back, or it was started after all and is judged like any other; never both, never neither."""
+    seen = set()
+    async for where, device in cut_everywhere(install_and_take_back, scene):
+        events = [report["event"] for report in doorman.reports]
+        assert len(events) <= 1, where
+        seen.update(events)
+        if device.version == "1.1.0":
+            assert events == ["installed"], where
+        else:
+            assert events in ([], ["failed"], ["cancelled"]), where
+            assert device.manager.failed_version == "", where
+        last = await device.update()
+        assert last.ok, f"{where}: {last.message}"
+    assert seen == {"installed", "failed", "cancelled"}

@@ -295,7 +295,7 @@ async def test_a_worker_that_is_killed_costs_only_what_was_under_way(
     killed = False
     async for news in device.manager.run(UpdateOptions(source=web.url)):
         if not killed and news.state == "downloading" and news.received_bytes > 1_500_000:
-            process = device.manager._worker._process  # type: ignore[union-attr]
+            process = device.manager._attempt._worker._process  # type: ignore[union-attr]
             os.kill(process.pid, signal.SIGKILL)
             killed = True
     assert killed

@@ -12,6 +12,7 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp  # type: ignore[attr-defined]
 
 from dms_server.bundles import metadata as metadata_module
+from dms_server.files import write_durably
 from scripts.bundle_tool import keys
 from scripts.bundle_tool.publish import publish_metadata
 from scripts.bundle_tool.release import resign_product
@@ -108,13 +109,13 @@ async def test_taking_over_that_is_cut_at_each_write_is_all_or_nothing(
         shutil.copy(path, there / "online")
     public = own_fleet / "public"
     files = {name: (public / name).read_bytes() for name in ("2.root.json", "3.root.json", "targets.json")}
-    real, left = metadata_module.write_durably, [writes]
+    left = [writes]
 
     def write(path: Path, data: bytes) -> None:
         if not left[0]:
             raise OSError(5, "the power is off")
         left[0] -= 1
-        real(path, data)
+        write_durably(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(metadata_module, "write_durably", write)

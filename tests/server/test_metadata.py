@@ -109,13 +109,13 @@ async def test_taking_over_that_is_cut_at_each_write_is_all_or_nothing(
         shutil.copy(path, there / "online")
     public = own_fleet / "public"
     files = {name: (public / name).read_bytes() for name in ("2.root.json", "3.root.json", "targets.json")}
-    real, left = write_durably, [writes]
+    left = [writes]
 
     def write(path: Path, data: bytes) -> None:
         if not left[0]:
             raise OSError(5, "the power is off")
         left[0] -= 1
-        real(path, data)
+        write_durably(path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(metadata_module, "write_durably", write)

@@ -95,7 +95,8 @@ def add(release: Release | None, version: str, payloads: Sequence[Payload], **fi
         items=(*firmware, *(item for item, _ in payloads)),
         remove=tuple(Removal(item_type, name) for item_type, name in fields.pop("remove", ())),
     )
-    manifest = replace(manifest, **{name: parse_version(value) for name, value in fields.items()})
+    versions: dict[str, Any] = {name: parse_version(value) for name, value in fields.items()}
+    manifest = replace(manifest, **versions)
     streams = dict(release.streams) if release else {}
     for item, data in payloads:
         out = io.BytesIO()

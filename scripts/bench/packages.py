@@ -27,9 +27,9 @@ def fetch_debs(packages: Sequence[str], which: Which, out: Path, *, log: Path, a
     line = "tail" if which == "oldest" else "head"
     hook = (
         f'set -e; export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; cd {shlex.quote(str(out))}; '
-        f"for name in {' '.join(map(shlex.quote, packages))}; do "
+        f"wanted=; for name in {' '.join(map(shlex.quote, packages))}; do "
         f'version=$(apt-cache madison "$name" | grep " Packages" | {line} -n 1 | cut -d "|" -f 2 | tr -d " "); '
-        'apt-get download "$name=$version"; done'
+        'wanted="$wanted $name=$version"; done; apt-get download $wanted'
     )
     more = []
     if which == "newest":

@@ -36,6 +36,9 @@ INTERPRETER: Final = ("libpython3.13-minimal", "libpython3.13-stdlib", "python3.
 NOT_REPLACED: Final = ("python3", "python3-minimal", "libpython3-stdlib", "python3-chardet")
 """Of the image's packages those that belong to another Python in the newer suite, or are not in it."""
 
+Packages = tuple[tuple[tuple[str, ...], Which], ...]
+"""Some packages and which version of them, more than once."""
+
 CONFIGURATION: Final = "etc/hosts"
 
 
@@ -56,7 +59,7 @@ class _Recipe:
 
     version: str
     kernel: Literal["oldest", "current"] = "current"
-    packages: tuple[tuple[tuple[str, ...], Which], ...] = ()
+    packages: Packages = ()
     line: str = ""
     """One more line in a configuration file."""
 
@@ -151,8 +154,8 @@ def pairs(cache_dir: Path, say: Callable[[str], None], keys: Path = TOP / "build
     maker = _Maker(cache_dir, say, keys)
     every = tuple(name for name in maker.installed() if name not in NOT_REPLACED)
     first, second = _Recipe("1.0.0"), _Recipe("1.0.1")
-    older_ssl = ((OPENSSL, "oldest"),)
-    newer = ((LIBRARIES, "newest"),)
+    older_ssl: Packages = ((OPENSSL, "oldest"),)
+    newer: Packages = ((LIBRARIES, "newest"),)
 
     def change(packages: Sequence[str], old: Which, new: Which) -> str:
         before, after = versions(maker.debs(packages, old)), versions(maker.debs(packages, new))

@@ -60,6 +60,14 @@ def test_what_did_not_move_costs_one_byte_for_its_place():
     assert len(write_runs(there_and_back(tree(target), tree(base))[0])) == 3 + 1 + 3
 
 
+def test_what_moved_as_a_whole_says_so_once():
+    base = list(range(10, 210))
+    target = [*range(1000, 1200), *base[:50], 4, *base[51:100], 5, *base[101:]]
+    data = write_runs(there_and_back(tree(target), tree(base))[0])
+    # new (2 bytes), base with its place (2 and 2), then twice new (1) and base (2) with the place that goes on (1).
+    assert len(data) == 2 + 4 + 2 * (1 + 3)
+
+
 def varint(*numbers: int) -> bytes:
     out = b""
     for number in numbers:

@@ -134,34 +134,32 @@ def test_code_that_moved_is_told_as_a_delta(there_and_back):
 
 def test_large_pairs_keep_the_limits(there_and_back):
     chance = random.Random(5)
-    old = [noise(BLOCK_BYTES, str(number)) for number in range(2500)]
+    old = [noise(BLOCK_BYTES, str(number)) for number in range(700)]
     new = [bytes([*data[:100], 1, *data[101:]]) for data in old]
     chance.shuffle(new)
     header = there_and_back(b"".join(old), b"".join(new))
-    assert len(header.frames) == 10
+    assert len(header.frames) == 3
     assert max(frame.windows for frame in header.frames) > 20
     # Scattered all over, each frame still finds its blocks' old selves.
-    assert header.stream_bytes < 2500 * (32 + 600)
+    assert header.stream_bytes < 700 * (32 + 600)
 
 
 def test_progress_and_places_in_files():
     told = []
-    base, target, out = io.BytesIO(b"ab" + noise(9000)), io.BytesIO(b"c" + noise(3_000_000, "x")), io.BytesIO(b"head")
+    base, target, out = io.BytesIO(b"ab" + noise(9000)), io.BytesIO(b"c" + noise(1_200_000, "x")), io.BytesIO(b"head")
     for stream, at in ((base, 2), (target, 1), (out, 4)):
         stream.seek(at)
     info = encode_patch(base, target, out, progress=lambda done, total: told.append((done, total)))
-    assert out.getvalue() == b"head" + encoded(noise(9000), noise(3_000_000, "x"))
+    assert out.getvalue() == b"head" + encoded(noise(9000), noise(1_200_000, "x"))
     assert out.tell() == 4 + info.stream_bytes
-    assert told == [(256, 733), (512, 733), (733, 733)]
+    assert told == [(256, 293), (293, 293)]
 
 
 def test_a_payload_that_changes_while_it_is_read_is_refused():
     class Changing(io.BytesIO):
-        reads = 0
-
-        def read(self, size=-1, /):
-            self.reads += 1
-            return super().read(size) if self.reads < 3 else b"?"
+        def seek(self, offset, whence=0, /):
+            self.getbuffer()[5000] = noise(9000)[5000] ^ 1
+            return super().seek(offset, whence)
 
     for base, target in ((Changing(noise(9000)), io.BytesIO(b"x")), (io.BytesIO(b"x"), Changing(noise(9000)))):
         with pytest.raises(PatchError, match="changed while it was read"):

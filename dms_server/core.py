@@ -28,11 +28,14 @@ from dms_server.faults.backtraces import Backtraces
 from dms_server.faults.reader import Reader
 from dms_server.faults.services import Faults
 from dms_server.faults.symbols import Symbols
+from dms_server.patches.services import Patches
 from dms_server.products.services import Products
 from dms_server.settings import Settings
 from dms_server.updates.services import Updates
 
 log = structlog.get_logger()
+
+PATCHES_FLUSH_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Core:
     devices: Devices
     products: Products
     bundles: Bundles
+    patches: Patches
     updates: Updates
     faults: Faults
     symbols: Symbols
@@ -87,7 +91,9 @@ def build_core(settings: Settings, db: Database) -> Core:
     guesses = Guesses(db, settings)
     accounts = Accounts(db, settings, Passwords(), guesses)
     products = Products(db)
-    bundles = Bundles(db, settings, products, metadata, PayloadStore(settings.data / "payloads"))
+    payloads = PayloadStore(settings.data / "payloads")
+    patches = Patches(db, settings, payloads)
+    bundles = Bundles(db, settings, products, metadata, payloads, patches)
     reader = Reader()
     symbols = Symbols(db, settings, reader)
     return Core(
@@ -97,6 +103,7 @@ def build_core(settings: Settings, db: Database) -> Core:
         devices=Devices(db, accounts, guesses),
         products=products,
         bundles=bundles,
+        patches=patches,
         updates=Updates(db, bundles),
         faults=Faults(db, Backtraces(db, symbols, reader)),
         symbols=symbols,
@@ -120,14 +127,18 @@ async def open_core(settings: Settings) -> AsyncIterator[Core]:
             tasks = [
                 asyncio.create_task(_repeat(settings.resign_interval_s, core.bundles.refresh_metadata, "resign")),
                 asyncio.create_task(_repeat(settings.sighting_flush_s, core.sightings.flush, "sightings")),
+                asyncio.create_task(_repeat(PATCHES_FLUSH_S, core.patches.flush, "patches_served")),
             ]
             try:
+                await core.patches.open()
                 yield core
             finally:
                 for task in tasks:
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
+                await core.patches.close()
+                await core.faults.close()
                 await core.sightings.flush()
         finally:
             await db.close()

@@ -74,5 +74,12 @@ class TooManyReportsError(DmsError):
     reason = "too_many_reports"
 
 
+class NotYetError(DmsError):
+    """What was asked for is being made; `retry_after_s` says when to ask again."""
+
+    status = 503
+    reason = "not_yet"
+
+
 class SetupError(Exception):
     """The server cannot start as it is set up; the sentence says what to change."""

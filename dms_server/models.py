@@ -6,6 +6,7 @@ from dms_server.commands.models import DeviceCommand
 from dms_server.db import Base
 from dms_server.devices.models import Device, Report
 from dms_server.faults.models import Fault, SymbolRow
+from dms_server.patches.models import Patch
 from dms_server.products.models import ClaimToken, Product
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DeviceCommand",
     "Fault",
     "Guess",
+    "Patch",
     "Product",
     "Report",
     "SymbolRow",

@@ -42,6 +42,26 @@ class Settings(BaseModel):
     symbols_max_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB)
     symbols_account_max_bytes: int = Field(default=4096 * MIB, ge=1)
     """All symbol files of one account together."""
+    patch_workers: int = Field(default=1, ge=0, le=16)
+    """Processes that make patches at a time; 0: none are made."""
+    patch_releases: int = Field(default=3, ge=0, le=50)
+    """From how many earlier releases patches are made when a bundle is published; from others when a device asks."""
+    patch_cache_max_bytes: int = Field(default=8192 * MIB, ge=0)
+    """All patches together. Those to bundles without a tag go first, those served least recently first."""
+    patch_memory_max_bytes: int = Field(default=1024 * MIB, ge=16 * MIB)
+    """Address space of one process that makes a patch."""
+    patch_time_max_s: int = Field(default=900, ge=1, le=86400)
+    """Time for one patch."""
+    patch_temporary_max_bytes: int = Field(default=8192 * MIB, ge=1)
+    """Plain payloads, base and target together, that one process may lay out in the data folder."""
+    patch_wait_max_s: float = Field(default=120.0, ge=0, le=3600)
+    """How long devices are asked to wait for a patch; then they get the full payload."""
+    patch_queue_max: int = Field(default=1000, ge=0, le=100_000)
+    patch_device_queue_max: int = Field(default=4, ge=0, le=1000)
+    """Patches that one device may have waiting in the queue."""
+    patch_tries_max: int = Field(default=3, ge=1, le=100)
+    patch_retry_s: float = Field(default=30.0, ge=0, le=86400)
+    """The pause after a failed try; doubles with each further one."""
     json_max_bytes: int = Field(default=64 * 1024, ge=1024, le=MIB)
     guess_delay_s: float = Field(default=0.5, ge=0, le=10)
     """The pause after a wrong password; doubles with each further one, up to sixteen times."""

@@ -20,6 +20,7 @@ from dms_server.clock import now
 from dms_server.db import Database
 from dms_server.devices.services import TAGS
 from dms_server.errors import BadRequestError, ConflictError, NotFoundError
+from dms_server.patches.services import Patches
 from dms_server.products.services import Products
 from dms_server.settings import Settings
 
@@ -43,13 +44,20 @@ class Bundles:
     """Bundles of products; one upload is stored at a time, so that versions and metadata stay in step."""
 
     def __init__(
-        self, db: Database, settings: Settings, products: Products, metadata: MetadataStore, payloads: PayloadStore
+        self,
+        db: Database,
+        settings: Settings,
+        products: Products,
+        metadata: MetadataStore,
+        payloads: PayloadStore,
+        patches: Patches,
     ) -> None:
         self._db = db
         self._settings = settings
         self._products = products
         self._metadata = metadata
         self.payloads = payloads
+        self._patches = patches
         self._turn = asyncio.Lock()
 
     # --- metadata -------------------------------------------------------------------------------------------------
@@ -142,6 +150,8 @@ class Bundles:
         async with self._db.write() as session:
             await session.add(bundle)
             await session.add(*(BundleItem(bundle_id=bundle.id, **asdict(item)) for item in checked.items))
+            if state == "published":
+                await self._patches.queue_release(session, bundle)
         await asyncio.to_thread(self._metadata.refresh)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -201,6 +211,8 @@ class Bundles:
             await session.change(
                 update(Bundle).where(Bundle.id == view.bundle.id, Bundle.state == "draft").values(state="published")
             )
+            # Before the tag moves: devices run the bundle that has it now.
+            await self._patches.queue_release(session, view.bundle)
             await session.change(
                 statement.on_conflict_do_update(
                     index_elements=[BundleTag.product_id, BundleTag.tag], set_={"bundle_id": view.bundle.id}
@@ -224,6 +236,7 @@ class Bundles:
             raise ConflictError(f"{code} {version} is archived")
         async with self._db.write() as session:
             await session.change(update(Bundle).where(Bundle.id == view.bundle.id).values(state="published"))
+            await self._patches.queue_release(session, view.bundle)
 
     async def archive(self, owner_id: int, code: str, version: str) -> None:
         """Put a bundle away: no device gets it any more. Raises ConflictError while it has a tag."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from dms_server.clock import iso
 from dms_server.core import Core
 from dms_server.errors import BadRequestError, TooLargeError
 from dms_server.http import core_of, read_body
+from dms_server.patches.services import PatchView
 from zentrid.bundle.zbfile import MAX_METADATA_BYTES
 
 CHUNK_BYTES = 256 * 1024
@@ -29,8 +30,20 @@ class Tag(Body):
     tag: Annotated[str, Field(max_length=16)]
 
 
-def bundle_json(view: BundleView) -> dict[str, object]:
-    """Return a bundle as the API shows it."""
+def patch_json(patch: PatchView) -> dict[str, object]:
+    """Return a patch to an item as the API shows it."""
+    return {
+        "from": list(patch.versions),
+        "base_root": patch.base_root,
+        "state": patch.state,
+        "size": patch.size_bytes,
+        "percent": patch.percent,
+        "reason": patch.reason or None,
+    }
+
+
+def bundle_json(view: BundleView, patches: Mapping[str, Sequence[PatchView]] | None = None) -> dict[str, object]:
+    """Return a bundle as the API shows it; with `patches`, by root hash, these too."""
     bundle = view.bundle
     return {
         "product": view.product,
@@ -51,6 +64,7 @@ def bundle_json(view: BundleView) -> dict[str, object]:
                 "size": item.size_bytes,
                 "root_hash": item.root_hash,
                 "payload_size": item.payload_bytes,
+                **({} if patches is None else {"patches": [patch_json(one) for one in patches[item.root_hash]]}),
             }
             for item in view.items
         ],
@@ -113,8 +127,9 @@ async def bundles(request: web.Request) -> web.Response:
 async def bundle(request: web.Request) -> web.Response:
     """GET /api/v1/bundles/<product>/<version>."""
     principal, match = principal_of(request, "read"), request.match_info
-    view = await core_of(request).bundles.get(principal.user_id, match["product"], match["version"])
-    return web.json_response(bundle_json(view))
+    core = core_of(request)
+    view = await core.bundles.get(principal.user_id, match["product"], match["version"])
+    return web.json_response(bundle_json(view, await core.patches.of_bundle(view.bundle, view.items)))
 
 
 async def tag(request: web.Request) -> web.Response:

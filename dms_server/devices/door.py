@@ -37,8 +37,10 @@ def answer(body: dict[str, object], status: int = 200, headers: dict[str, str] |
 
 
 def _refusal(status: int, message: str, retry_after_s: int | None = None) -> web.Response:
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
-    return answer({"result": "fail", "message": message}, status, headers)
+    if not retry_after_s:
+        return answer({"result": "fail", "message": message}, status)
+    body: dict[str, object] = {"result": "fail", "message": message, "retry_after_s": retry_after_s}
+    return answer(body, status, {"Retry-After": str(retry_after_s)})
 
 
 @web.middleware
@@ -149,6 +151,7 @@ async def check(request: web.Request) -> web.Response:
     facts: dict[str, object] = {"safemode": body.safemode, "faults": body.faults, "slots": slots}
     facts |= {"version": body.version} if body.version else {}
     facts |= {"board": body.board} if body.board else {}
+    facts |= {"items": [item.model_dump() for item in body.items]} if body.items is not None else {}
     core.sightings.note(device.uuid, peer_ip(request), **facts)
     found = await core.updates.check(device, body)
     if found.version is None:

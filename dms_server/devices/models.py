@@ -32,6 +32,8 @@ class Device(Base):
     safemode: Mapped[bool] = mapped_column(server_default=text("0"))
     faults: Mapped[int] = mapped_column(server_default="0")
     slots: Mapped[list[object] | None] = mapped_column(JSON)
+    items: Mapped[list[object] | None] = mapped_column(JSON)
+    """Applications and files, as the device said last."""
 
     outcome: Mapped[str | None] = mapped_column(String(16))
     outcome_reason: Mapped[str | None] = mapped_column(String(64))

@@ -41,6 +41,7 @@ def device_json(device: Device, product: str | None) -> dict[str, object]:
         "safemode": device.safemode,
         "faults": device.faults,
         "slots": device.slots or [],
+        "items": device.items or [],
         "ip": device.ip,
         "online": online(device),
         "first_seen_at": iso(device.first_seen_at),

@@ -37,19 +37,46 @@ class Backtraces:
         self._symbols = symbols
         self._reader = reader
         self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._running: dict[int, asyncio.Task[list[list[str]]]] = {}
+        """Reading for requests that have no patience, by account."""
 
-    async def of(self, owner_id: int, faults: Sequence[Fault]) -> list[list[str]]:
-        """Return the backtrace of each fault, innermost frame first; kept in the database once they are complete."""
+    async def of(self, owner_id: int, faults: Sequence[Fault], patience_s: float | None = None) -> list[list[str]]:
+        """Return the backtrace of each fault, innermost frame first; kept in the database once they are complete.
+
+        After `patience_s` the caller gets what is known by then; the reading goes on and is there the next time.
+        """
+        if patience_s is None:
+            return await self._in_turn(owner_id, faults)
+        running = self._running.get(owner_id)
+        if running is None:
+            running = self._running[owner_id] = asyncio.create_task(self._in_turn(owner_id, faults))
+            running.add_done_callback(lambda task: self._ended(owner_id, task))
+            if (await asyncio.wait([running], timeout=patience_s))[0]:
+                return running.result()
+        return await self._of(owner_id, faults, read=False)
+
+    async def close(self) -> None:
+        """Give up what is being read."""
+        for task in list(self._running.values()):
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _ended(self, owner_id: int, task: asyncio.Task[list[list[str]]]) -> None:
+        self._running.pop(owner_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background_work_failed", work="backtraces", exc_info=error)
+
+    async def _in_turn(self, owner_id: int, faults: Sequence[Fault]) -> list[list[str]]:
         # One account at a time, so that nobody's hostile files take all the turns, and nothing is read twice.
         async with self._turns.setdefault(owner_id, asyncio.Lock()):
             return await self._of(owner_id, faults)
 
-    async def _of(self, owner_id: int, faults: Sequence[Fault]) -> list[list[str]]:
+    async def _of(self, owner_id: int, faults: Sequence[Fault], *, read: bool = True) -> list[list[str]]:
         wanted = {frame["build_id"] for fault in faults for frame in fault.frames if frame["build_id"]}
         known = await self._symbols.known(owner_id, wanted)
         keys = [_key(fault, known) for fault in faults]
         todo = [fault for fault, key in zip(faults, keys, strict=True) if key and fault.backtrace_key != key]
-        found = await self._read(todo, known)
+        found = await self._read(todo, known) if read else {}
         fresh: list[tuple[int, list[str], str]] = []
         result: list[list[str]] = []
         for fault, key in zip(faults, keys, strict=True):

@@ -78,12 +78,21 @@ class Faults:
         log.info("fault_reported", device=device.uuid, cause=body.fault.cause, version=body.fault.version)
         return True
 
-    async def of_device(self, device: Device, limit: int = PAGE_MAX) -> list[FaultView]:
-        """Return the newest faults of a device, read with the symbol files of its owner."""
+    async def close(self) -> None:
+        """End what goes on without a request."""
+        await self._backtraces.close()
+
+    async def of_device(
+        self, device: Device, limit: int = PAGE_MAX, patience_s: float | None = None
+    ) -> list[FaultView]:
+        """Return the newest faults of a device, read with the symbol files of its owner.
+
+        With `patience_s`, backtraces whose symbol files are not read by then say so, and are there the next time.
+        """
         statement = select(Fault).where(Fault.device_id == device.id).order_by(Fault.id.desc())
         async with self._db.read() as session:
             faults = await session.scalars(statement.limit(min(max(limit, 1), PAGE_MAX)))
         if device.owner_id is None:
             return []
-        lines = await self._backtraces.of(device.owner_id, faults)
+        lines = await self._backtraces.of(device.owner_id, faults, patience_s)
         return [FaultView(*pair) for pair in zip(faults, lines, strict=True)]

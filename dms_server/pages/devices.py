@@ -15,6 +15,8 @@ from dms_server.pages.render import render
 
 PAGE_SIZE = 50
 FAULTS_SHOWN = 50
+PATIENCE_S = 3.0
+"""How long a page waits for slow symbol files."""
 
 
 async def devices(request: web.Request) -> web.Response:
@@ -43,7 +45,7 @@ async def device(request: web.Request, *, message: str = "", status: int = 200) 
     principal, core = principal_of(request, "read"), core_of(request)
     found, product = await core.devices.get(principal.user_id, request.match_info["uuid"])
     reports = await core.devices.reports(found.id, 50)
-    faults = await core.faults.of_device(found, FAULTS_SHOWN)
+    faults = await core.faults.of_device(found, FAULTS_SHOWN, PATIENCE_S)
     commands = await core.commands.of_device(principal.user_id, found.uuid)
     known = await find_device(core.db, found.uuid)
     return render(

@@ -104,8 +104,19 @@ async def _check_first_part(request: web.Request, parts: MultipartReader) -> Non
 async def bundle(request: web.Request, *, message: str = "", status: int = 200) -> web.Response:
     """GET /bundles/<product>/<version>."""
     principal, match = principal_of(request, "read"), request.match_info
-    view = await core_of(request).bundles.get(principal.user_id, match["code"], match["version"])
-    return render(request, "bundle.html", status=status, view=view, bundle=view.bundle, tags=TAGS, message=message)
+    core = core_of(request)
+    view = await core.bundles.get(principal.user_id, match["code"], match["version"])
+    patches = await core.patches.of_bundle(view.bundle, view.items)
+    return render(
+        request,
+        "bundle.html",
+        status=status,
+        view=view,
+        bundle=view.bundle,
+        patches=patches,
+        tags=TAGS,
+        message=message,
+    )
 
 
 async def change_bundle(request: web.Request) -> web.Response:

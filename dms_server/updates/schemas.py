@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dms_server.body import Body
 from dms_server.faults.schemas import FaultBody
+from zentrid.core.text import printable
 
 DeviceUuid = Annotated[str, Field(pattern=r"^[0-9a-fA-F-]{36}$")]
 VersionText = Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,5}$")]
+ITEMS_MAX = 128
 ProductText = Annotated[str, Field(max_length=66)]
 
 
@@ -43,6 +45,15 @@ class Slot(Body):
     tries_left: Annotated[int, Field(ge=0, le=255)] | None = None
 
 
+class ItemBody(Body):
+    """One application or file of a release that the device has, beside its slots."""
+
+    type: Annotated[str, Field(max_length=16), AfterValidator(printable)]
+    name: Annotated[str, Field(max_length=255), AfterValidator(printable)]
+    version: Annotated[str, Field(max_length=32), AfterValidator(printable)] | None = None
+    root_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
 class Check(Body):
     """An update check, with the inventory that rides along."""
 
@@ -55,6 +66,8 @@ class Check(Body):
     faults: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     force: bool = False
     want: VersionText | None = None
+    items: Annotated[list[ItemBody], Field(max_length=ITEMS_MAX)] | None = None
+    """None: the device says nothing of them; empty: it has none."""
 
 
 class ReportBody(Body):

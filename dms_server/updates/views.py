@@ -8,9 +8,11 @@ from aiohttp import web
 
 from dms_server.bundles.metadata import ROLE_FILE, TOP_ROLES
 from dms_server.bundles.store import ROOT_PATTERN
+from dms_server.content import ContentResponse
 from dms_server.devices.door import DEVICE
 from dms_server.errors import NotFoundError
 from dms_server.http import core_of
+from dms_server.patches.services import NOTHING
 
 NO_STORE = {"Cache-Control": "no-store"}
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -39,18 +41,22 @@ async def target(request: web.Request) -> web.StreamResponse:
 
 
 async def payload(request: web.Request) -> web.StreamResponse:
-    """GET /device/v1/payload/<root hash>?base=<root hash or none>: the patch stream, whole or by ranges.
+    """GET /device/v1/payload/<root hash>?base=<root hash or none>: a patch stream, whole or by ranges.
 
-    A patch from nothing answers every base: its header says what it starts from.
+    503 with Retry-After: the patch from that base is being made. A patch from nothing answers every base for which there
+    is no other: its header says what it starts from.
     """
-    root, base = request.match_info["root"], request.query.get("base", "none")
+    root, base = request.match_info["root"], request.query.get("base", NOTHING)
     core, device = core_of(request), request[DEVICE]
-    if base != "none" and not ROOT_PATTERN.fullmatch(base):
+    if base != NOTHING and not ROOT_PATTERN.fullmatch(base):
         raise NotFoundError("base is a root hash of 64 hexadecimal digits, or none")
-    if not await core.updates.may_have(device, root):
+    if device.product_id is None or not await core.updates.may_have(device, root):
         raise NotFoundError("there is no such payload for this device's product")
-    path = core.bundles.payloads.path(root)
-    return web.FileResponse(path, headers={**FOR_EVER, "Content-Type": "application/octet-stream"})
+    held = request.headers.get("If-Range", "")
+    opened = await core.patches.offer(device.product_id, device.id, root, base, held)
+    # What an address gives may change from the full payload to a patch: never kept without asking.
+    headers = {"Cache-Control": "private, no-cache", "Content-Type": "application/octet-stream"}
+    return ContentResponse(opened.stream, opened.etag, headers)
 
 
 def add_routes(app: web.Application) -> None:

@@ -180,7 +180,7 @@ class Builder:
         def build(out: Path, log: Path) -> None:
             root = out / "root"
             shutil.copytree(files / "root", root, symlinks=True)
-            self._write_release_files(root, spec)
+            self.write_release_files(root, spec)
             tree = rootfs.pack(root, out, log=log)
             shutil.rmtree(root)
             self._check_size(out / "rootfs.img", "rootfs_a")
@@ -202,7 +202,9 @@ class Builder:
 
         return self._step("release", inputs, f"packing and signing release {spec.product}-{spec.version}", build)
 
-    def _write_release_files(self, root: Path, spec: ReleaseSpec) -> None:
+    @staticmethod
+    def write_release_files(root: Path, spec: ReleaseSpec) -> None:
+        """Write what names the release into its tree: `release.json`, and the spec's own files."""
         about = {
             "product": spec.product, "version": spec.version, "built": BUILT, "board": "virt",
             "zentri_version": ZENTRI_VERSION, "development": not spec.production,

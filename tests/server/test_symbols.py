@@ -14,7 +14,7 @@ import pytest
 from dms_server.faults import child, reader
 from tests.server.conftest import StartDms
 from tests.server.elves import Program, needs_compiler, program
-from tests.server.helpers import Device, Dms, Person, ask
+from tests.server.helpers import Browser, Device, Dms, Person, ask
 from tests.server.test_faults import but, report, shown
 
 pytestmark = needs_compiler
@@ -245,6 +245,41 @@ async def test_a_reader_that_is_taken_over_is_bounded(
     [fault] = await shown(owner, device)
     assert ("crash_now" in fault["backtrace"][0]) == passing, "what was a matter of the moment is tried again"
     assert (await owner.api("GET", "symbols")).body["total"] == 1
+
+
+SLOW = """
+import json, sys, time
+frames = json.loads(sys.stdin.read())
+time.sleep(3)
+print(json.dumps({"build_id": "00", "lines": ["slow_function" for _ in frames]}))
+"""
+
+
+async def test_a_slow_symbol_file_does_not_hold_up_the_page(
+    dms: Dms, sample: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dms_server" / "faults").mkdir(parents=True)
+    for folder in ("dms_server", "dms_server/faults"):
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "dms_server" / "faults" / "child.py").write_text(SLOW)
+    owner = await dms.owner()
+    device = await dms.ready_device()
+    await put(owner, sample.build_id, sample.data)
+    await crash(device, sample.frame())
+    monkeypatch.setattr(reader, "TOP", tmp_path)
+    monkeypatch.setattr("dms_server.pages.devices.PATIENCE_S", 0.2)
+    async with Browser(dms) as browser:
+        await browser.sign_in()
+        for _ in range(2):  # the second one does not wait for the first one's reading
+            started = time.monotonic()
+            page = (await browser.get(f"/devices/{device.uuid}")).body
+            assert time.monotonic() - started < 2.5
+            assert "its symbol file is being read" in page
+        deadline = time.monotonic() + 30
+        while "slow_function" not in page:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+            page = (await browser.get(f"/devices/{device.uuid}")).body
 
 
 async def test_one_that_sleeps_is_ended(sample: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

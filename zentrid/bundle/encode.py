@@ -20,6 +20,7 @@ from zentrid.bundle.layout import (
     MAX_FRAME_BLOCKS,
     TABLE_ENTRY,
     WINDOW_ENTRY,
+    FrameKind,
     PatchError,
     Window,
     window_entry,
@@ -54,6 +55,7 @@ class Frame(NamedTuple):
     blocks: int
     data: bytes
     windows: tuple[Window, ...] = ()
+    kind: FrameKind = FrameKind.PLAIN
 
 
 def compress(plain: bytes, level: int, dictionary: bytes = b"") -> bytes:
@@ -141,7 +143,7 @@ def write_stream(
     table, windows = io.BytesIO(), io.BytesIO()
     for frame in frames:
         out.write(frame.data)
-        table.write(TABLE_ENTRY.pack(frame.blocks - 1, 0, len(frame.windows), 0, len(frame.data)))
+        table.write(TABLE_ENTRY.pack(frame.blocks - 1, frame.kind, len(frame.windows), 0, len(frame.data)))
         windows.write(b"".join(map(window_entry, frame.windows)))
     end = out.tell()
     tables = table.getvalue() + windows.getvalue()

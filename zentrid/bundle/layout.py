@@ -50,6 +50,15 @@ class Space(IntEnum):
     """The list of missing blocks, before the frame's own."""
 
 
+class FrameKind(IntEnum):
+    """What a frame's zstd frame holds."""
+
+    PLAIN = 0
+    """Its blocks."""
+    DELTA = 1
+    """How they differ from its dictionary: `zentrid/bundle/delta.py`."""
+
+
 class Window(NamedTuple):
     """A part of a frame's dictionary."""
 
@@ -74,6 +83,7 @@ class FrameEntry(NamedTuple):
     """Ordinal of its first block in the list of missing blocks."""
     blocks: int
     """How many it holds, 1 to 256."""
+    kind: FrameKind
     offset: int
     """Of its first byte in the stream."""
     compressed_bytes: int
@@ -143,7 +153,7 @@ def parse_table(data: bytes, fixed: FixedPart, window_table: bytes, first_offset
     table = memoryview(data)[FIXED.size : FIXED.size + TABLE_ENTRY.size * fixed.frames]
     for index, (count, kind, windows, zero, compressed) in enumerate(TABLE_ENTRY.iter_unpack(table)):
         count += 1
-        require(not kind and not zero, f"frame {index} is of an unknown kind")
+        require(kind in _KINDS and not zero, f"frame {index} is of an unknown kind")
         limit = max_compressed_bytes(count * BLOCK_BYTES)
         require(1 <= compressed <= limit, f"frame {index} has {compressed} bytes, the limit is {limit}")
         require(window + windows <= fixed.windows, f"frame {index} has more windows than there are")
@@ -151,7 +161,8 @@ def parse_table(data: bytes, fixed: FixedPart, window_table: bytes, first_offset
         for number in range(window, window + windows):
             dictionary_blocks += _check_window(window_at(window_table, number), fixed, first, index)
         require(dictionary_blocks <= MAX_DICTIONARY_BLOCKS, f"frame {index} has {dictionary_blocks} blocks in windows")
-        yield FrameEntry(first, count, offset, compressed, window, windows, dictionary_blocks)
+        require(kind == FrameKind.PLAIN or windows, f"frame {index} is a delta of nothing")
+        yield FrameEntry(first, count, FrameKind(kind), offset, compressed, window, windows, dictionary_blocks)
         first, offset, window = first + count, offset + compressed, window + windows
     require(first == fixed.missing, f"has {first} blocks in its frames where {fixed.missing} are missing")
     require(window == fixed.windows, f"has {fixed.windows} windows of which its frames use {window}")
@@ -166,6 +177,7 @@ def window_at(window_table: bytes, number: int) -> Window:
 
 
 _SPACES: Final = frozenset(Space)
+_KINDS: Final = frozenset(FrameKind)
 
 
 def window_entry(window: Window) -> bytes:

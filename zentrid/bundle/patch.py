@@ -4,10 +4,11 @@ Layout, all numbers big-endian:
 
 - fixed part, 96 bytes: `ZPS1`, format (u16), 0 (u16), base root (32; zeros: from nothing), target root (32), blocks of
   the target, blocks of the base, missing blocks, frames, windows, bytes of the compressed run list (u32 each);
-- frame table, 8 bytes a frame: blocks in it minus one (u8), kind (u8), windows (u8), 0 (u8), compressed bytes (u32);
+- frame table, 8 bytes a frame: blocks in it minus one (u8), kind (u8; 1: delta), windows (u8), 0 (u8), compressed bytes (u32);
 - window table, 4 bytes a window, in the frames' order: space (2 bits), start (20 bits), blocks minus one (10 bits);
 - leaf section: the run list (`zentrid/bundle/runs.py`, one zstd frame), then the missing blocks' hashes (32 each);
-- frames: one zstd frame each, the next missing blocks; its dictionary is its windows' blocks, joined.
+- frames: one zstd frame each, the next missing blocks, or a delta (`zentrid/bundle/delta.py`) that gives them; its
+  dictionary is its windows' blocks, joined.
 
 *Missing* are the blocks of the target that the base lacks, *vanished* those of the base that the target lacks; each
 block counts once, where it comes first. Both sides compute both lists from the two trees, so they are not sent. A
@@ -28,6 +29,7 @@ from itertools import islice
 
 import zstandard
 
+from zentrid.bundle.delta import DeltaError, apply_delta, limit_bytes
 from zentrid.bundle.layout import (
     FIXED,
     FROM_NOTHING,
@@ -36,6 +38,7 @@ from zentrid.bundle.layout import (
     WINDOW_ENTRY,
     FixedPart,
     FrameEntry,
+    FrameKind,
     PatchError,
     Place,
     Space,
@@ -208,7 +211,13 @@ def decode_frame(header: PatchHeader, index: int, data: bytes, dictionary: bytes
     needed = frame.dictionary_blocks * BLOCK_BYTES
     require(len(dictionary) == needed, f"{what} needs a dictionary of {needed} bytes, not {len(dictionary)}")
     size = frame.blocks * BLOCK_BYTES
-    plain = _decompress(data, size, size, dictionary, what)
+    if frame.kind == FrameKind.PLAIN:
+        plain = _decompress(data, size, size, dictionary, what)
+    else:
+        try:
+            plain = apply_delta(_decompress(data, None, limit_bytes(size), dictionary, what), dictionary, size)
+        except DeltaError as error:
+            raise PatchError(f"{what} {error}") from None
     return [plain[start : start + BLOCK_BYTES] for start in range(0, len(plain), BLOCK_BYTES)]
 
 

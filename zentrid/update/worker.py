@@ -29,7 +29,6 @@ from zentrid.update.errors import DmsRefusedError, PayloadError, UpdateError, Wo
 from zentrid.update.install import ItemJob, check_fit, install
 from zentrid.update.payloads import DmsPayloads, Payloads, Retries
 from zentrid.update.protocol import InstallSpec, ItemSpec, Request, SourceSpec
-from zentrid.update.sideload import open_payloads, trusted_manifest
 from zentrid.update.sources import Source
 from zentrid.update.spool import Spool
 from zentrid.update.transport import Endpoint, Limits, Transport, client_context
@@ -177,6 +176,8 @@ class _Worker:
         request = self._request
         store = TrustStore(Path(request.tuf_dir), self._secrets.root, parse_time(request.built))
         if request.bundle_fd is not None:
+            from zentrid.update.sideload import trusted_manifest
+
             return {"manifest": trusted_manifest(request.bundle_fd, store).decode()}
         answer = self._ask("check")
         update = answer.get("update")
@@ -194,6 +195,9 @@ class _Worker:
         update = " ".join(item.root_hash for item in spec.items)
         payloads: Payloads
         if request.bundle_fd is not None:
+            # Imported here, as above: what an ordinary update does not need costs it time and memory.
+            from zentrid.update.sideload import open_payloads
+
             payloads, spool = open_payloads(request.bundle_fd), Spool(None, update)
         else:
             retries = Retries(**cast("dict[str, Any]", request.retries))

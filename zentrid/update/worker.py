@@ -86,12 +86,13 @@ def load_secrets(request: Request) -> Secrets:
     online = request.bundle_fd is None
     tls = client_context(identity) if online else None
     root = b""
-    if request.op in ("check", "install"):
+    if request.spool_dir:
+        with suppress(OSError):  # an update that cannot keep anything works all the same
+            Path(request.spool_dir).mkdir(parents=True, exist_ok=True)
+    if request.op == "check":
         try:
-            if request.op == "check":
-                root = (identity / "root.json").read_bytes()
-            for folder in filter(None, (request.tuf_dir, request.spool_dir)):
-                Path(folder).mkdir(parents=True, exist_ok=True)
+            root = (identity / "root.json").read_bytes()
+            Path(request.tuf_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PayloadError(f"the update's folders cannot be used ({printable(str(error), 120)})") from error
     return Secrets(tls, root)

@@ -46,7 +46,7 @@ class ItemJob:
     fd: int
     """The target partition, open for reading and writing."""
     sources: tuple[Source, ...] = ()
-    """The first one is the base that the server may make a patch from."""
+    """The first one that is whole is the base that the server may make a patch from."""
     with_tree: bool = False
     """The verity tree follows the data."""
     old: Source | None = None
@@ -184,6 +184,10 @@ class _Fill:
             except StreamChangedError:
                 patch.forget()
                 patch = self._open(prepared(self.job.sources)[1])
+                continue
+            except PatchNotReadyError:
+                self._patient = False
+                patch = self._patch(None)
                 continue
             if self.target.complete or patch.from_nothing:
                 break

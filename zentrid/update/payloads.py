@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from zentrid.adapters.blockdev import read_at
 from zentrid.bundle.patch import PatchHeader
-from zentrid.bundle.zbfile import Member
 from zentrid.update.errors import DmsRefusedError, DmsUnreachableError, PayloadError
 from zentrid.update.transport import (
     ConnectionLostError,
@@ -20,6 +19,9 @@ from zentrid.update.transport import (
     StreamChangedError,
     Transport,
 )
+
+if TYPE_CHECKING:
+    from zentrid.bundle.zbfile import Member
 
 _FILE_CHUNK_BYTES: Final = 256 * 1024
 _SERVER_ERROR: Final = 500
@@ -133,7 +135,7 @@ class _DmsSource:
                 failures = 1 if position - before >= self.retries.enough_bytes else failures + 1
                 if failures >= self.retries.most:
                     raise
-                self.sleep(self.retries.pause_s(failures, random.random()))  # noqa: S311 (when, not what)
+                self.sleep(self.retries.pause_s(failures, os.urandom(1)[0] / 255))
 
 
 @dataclass(frozen=True)

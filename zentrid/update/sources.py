@@ -84,25 +84,24 @@ def _hashed(source: Source) -> Iterator[bytes]:
 
 
 def prepared(sources: tuple[Source, ...]) -> tuple[tuple[Source, ...], HashTree | None]:
-    """Return the sources ready for use, and the tree of the first one if it has one that is whole: the base of patches.
+    """Return the sources ready for use, and the tree of the base of patches: of the first source that has one that is whole.
 
-    The kernel's check is relied upon only where the tree comes to the root that it checks against.
+    That source comes first then. The kernel's check is relied upon only where the tree comes to the root that it checks
+    against.
     """
     made: list[Source] = []
     base: HashTree | None = None
-    for number, source in enumerate(sources):
-        if number == 0 or source.tree_start_block is None:
+    for source in sources:
+        if base is None or source.tree_start_block is None:
             leaves = b"".join(leaf_pieces(source))
             tree = _tree(source, leaves)
-            base = tree if number == 0 else base
-            whole = tree is not None
+            whole, first = tree is not None, base is None and tree is not None
+            base = tree if first else base
             # Hashes that had to be made are kept; those on the disk are read again, a piece at a time.
-            made.append(replace(source, leaves=leaves) if source.tree_start_block is None else source)
+            source = replace(source, leaves=leaves) if source.tree_start_block is None else source
         else:
-            whole = is_whole(source)
-            made.append(source)
-        if not whole:
-            made[-1] = replace(made[-1], checked_fd=None)
+            whole, first = is_whole(source), False
+        made.insert(0 if first else len(made), source if whole else replace(source, checked_fd=None))
     return tuple(made), base
 
 

@@ -30,7 +30,6 @@ from zentrid.update.errors import DmsRefusedError, PayloadError, UpdateError, Wo
 from zentrid.update.install import ItemJob, check_fit, install
 from zentrid.update.payloads import DmsPayloads, Payloads, Retries
 from zentrid.update.protocol import InstallSpec, ItemSpec, Request, SourceSpec
-from zentrid.update.sideload import WebPayloads, open_payloads, read_head, read_web_head, trusted_manifest
 from zentrid.update.sources import Source
 from zentrid.update.spool import Spool
 from zentrid.update.transport import Endpoint, Limits, Transport, client_context
@@ -91,12 +90,13 @@ def load_secrets(request: Request) -> Secrets:
     identity = Path(request.identity_dir)
     tls = client_context(identity) if request.online else None
     root = b""
-    if request.op in ("check", "install"):
+    if request.spool_dir:
+        with suppress(OSError):  # an update that cannot keep anything works all the same
+            Path(request.spool_dir).mkdir(parents=True, exist_ok=True)
+    if request.op == "check":
         try:
-            if request.op == "check":
-                root = (identity / "root.json").read_bytes()
-            for folder in filter(None, (request.tuf_dir, request.spool_dir)):
-                Path(folder).mkdir(parents=True, exist_ok=True)
+            root = (identity / "root.json").read_bytes()
+            Path(request.tuf_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PayloadError(f"the update's folders cannot be used ({printable(str(error), 120)})") from error
     return Secrets(tls, root, web_trust(identity) if request.bundle_url else None)
@@ -197,6 +197,8 @@ class _Worker:
         request = self._request
         store = TrustStore(Path(request.tuf_dir), self._secrets.root, parse_time(request.built))
         if not request.online:
+            from zentrid.update.sideload import read_head, read_web_head, trusted_manifest
+
             head = read_web_head(self._web_file()) if request.bundle_fd is None else read_head(request.bundle_fd)
             return {"manifest": trusted_manifest(head, store).decode()}
         answer = self._ask("check")
@@ -219,8 +221,13 @@ class _Worker:
         payloads: Payloads
         spool = Spool(None, update)
         if request.bundle_fd is not None:
+            # Imported here, as above: what an ordinary update does not need costs it time and memory.
+            from zentrid.update.sideload import open_payloads
+
             payloads = open_payloads(request.bundle_fd)
         elif request.bundle_url:
+            from zentrid.update.sideload import WebPayloads
+
             payloads = WebPayloads(self._web_file())
         else:
             retries = Retries(**cast("dict[str, Any]", request.retries))

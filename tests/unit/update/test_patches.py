@@ -114,6 +114,8 @@ async def test_a_patch_that_was_made_anew_starts_again_and_keeps_the_blocks(
     assert last.ok, last.message
     assert device.slot_holds("b", published)
     assert doorman.habits.by_base[old.tree.root.hex()][root] is other
+    # Bytes of the two streams were not mixed: that would have ended in asking for the full payload by its own name.
+    assert {base for base, _ in rootfs_requests(doorman, published)} == {old.tree.root.hex()[:8]}
 
 
 async def test_a_release_published_meanwhile_uses_what_the_interrupted_one_brought(

@@ -175,3 +175,9 @@ def test_the_first_source_is_the_base_if_it_is_whole(partition: Partition, image
     assert base == tree_of(image)
     write_at(fd, (BLOCKS + 3) * BLOCK_BYTES, b"?")
     assert prepared((source,))[1] is None
+    # As in safe mode when its own system is damaged: the better slot is the base, and comes first.
+    moved = image[BLOCK_BYTES:] + image[:BLOCK_BYTES]
+    second = source_of(partition(moved), moved)
+    ready, base = prepared((source, second))
+    assert base == tree_of(moved)
+    assert ready[0] == second

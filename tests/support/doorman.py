@@ -44,6 +44,8 @@ class Habits:
     """A command stays in the status although it was answered."""
     unpublished: set[str] = field(default_factory=set)
     """Versions that the server says it does not have when one of them is asked for."""
+    withheld: set[str] = field(default_factory=set)
+    """Versions that the server has, but not for this device."""
     raw: dict[str, bytes] = field(default_factory=dict)
     """Path → exactly this answer."""
     promised: dict[str, int] = field(default_factory=dict)
@@ -203,8 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
         if body["want"] in door.habits.unpublished:
             self._json({"result": "fail", "message": f"{PRODUCT} has no published version {version}"}, 404)
             return
-        if version is None or (
-            version == body["version"] and not body["force"] and not body["safemode"] and not door.habits.eager
+        if (
+            version is None
+            or version in door.habits.withheld
+            or (version == body["version"] and not body["force"] and not body["safemode"] and not door.habits.eager)
         ):
             self._json({"result": "ok", "update": None})
             return

@@ -35,6 +35,8 @@ class Attempt:
         self.goal = ""
         """The release that the one being installed is a step towards; empty: it is where the device is to go."""
 
+        self.only_looks = False
+        """Nothing was to be installed, so how it ends is nobody's business but the caller's."""
         self.unlimited = False
         """A person said that `ota.budget` does not count."""
 

@@ -216,7 +216,7 @@ class UpdateManager:
         if self._running:
             raise UpdateBusyError
         self._running, self._attempt = True, Attempt(self._ledger, self._parts.tell)
-        self._attempt.unlimited = options.force
+        self._attempt.unlimited, self._attempt.only_looks = options.force, options.check_only
         self.dms.make_way()
         try:
             async with aclosing(self._steps(options)) as steps:
@@ -271,6 +271,8 @@ class UpdateManager:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")
             manifest = await self._find(options, origin)
             self._attempt.heed_cancel()
+            if manifest is None and options.goes_on:
+                raise UpdateRefusedError("withdrawn", f"the server does not offer release {options.version} any more")
             if manifest is None or options.check_only:
                 yield self._nothing_to_do(manifest, options)
                 return
@@ -283,7 +285,7 @@ class UpdateManager:
         state = self._ledger.entry.state
         if state is not State.IDLE:
             raise UpdateRefusedError("waiting", WHY_NOT_NOW[state])
-        if not options.goes_on:
+        if not (options.goes_on or options.check_only):
             self._ledger.remember(then="", steps=0, by_itself=options.by_itself)
         self._ledger.remember(
             state=transition(state, Event.START).state,
@@ -305,7 +307,8 @@ class UpdateManager:
         if options.by_itself:
             await self._refuse_by_itself(manifest)
         await self._admit(manifest)
-        await self._attempt.race(self._ask_pre_install(manifest))
+        if not options.check_only:
+            await self._attempt.race(self._ask_pre_install(manifest))
         return manifest
 
     def _note_available(self, version: str) -> None:
@@ -318,6 +321,8 @@ class UpdateManager:
         attempt, asked = self._attempt, options
         for _ in range(chain.MAX_STEPS + 1):
             manifest = await self._ask(asked, origin)
+            if manifest is None and attempt.goal and asked.version:
+                raise self._no_way(chain.step_not_there(attempt.goal, asked.version))
             if manifest is None:
                 return None
             first = chain.needed_first(manifest, await self._running_version()) if origin.online else ""
@@ -423,12 +428,11 @@ class UpdateManager:
 
     async def _failed(self, error: UpdateError) -> UpdateProgress:
         """End the update that `error` stopped; what is reported of it depends on how far it had come."""
-        log.warning("update: %s", error)
+        log.log(logging.INFO if isinstance(error, NotByItselfError) else logging.WARNING, "update: %s", error)
         await asyncio.to_thread(self._freshness.failed, error.reason, str(error), self._parts.utc())
         state = self._ledger.entry.state
         sentence, result = str(error), int(error.result)
-        lost_way = self._ledger.entry.then and isinstance(error, DmsRefusedError) and error.status < _SERVER_ERROR
-        if state is State.CHECKING and isinstance(error, DmsError | NotByItselfError) and not lost_way:
+        if state is State.CHECKING and self._is_quiet(error):
             # Nothing began, and the server that could be told is the one that said no.
             self._ledger.remember(state=transition(state, Event.FAIL).state, result=result)
         elif (state, Event.FAIL) in TABLE:
@@ -443,6 +447,15 @@ class UpdateManager:
                 log.error("update: the outcome cannot be recorded (%s)", second.strerror)
                 self._ledger.remember(state=State.IDLE, result=result)
         return replace(self._attempt.news(sentence, done=True, ok=False, result=result), reason=error.reason)
+
+    def _is_quiet(self, error: UpdateError) -> bool:
+        """Tell whether an end before anything began is not reported: it was a look, or is no news for the server."""
+        if self._attempt.only_looks:
+            return True
+        said_no = isinstance(error, DmsRefusedError) and error.status < _SERVER_ERROR
+        if self._ledger.entry.then and (said_no or isinstance(error, NotByItselfError)):
+            return False  # it ends a way that had begun
+        return isinstance(error, DmsError | NotByItselfError)
 
     # --- small things ---------------------------------------------------------------------------------------------
     @property

@@ -358,3 +358,20 @@ def test_a_device_that_lost_the_time_believes_no_nonsense(text: str) -> None:
     assert time_of_day.now() is None
     time_of_day.heard("2026-11-05T00:00:00Z")
     assert time_of_day.now() == datetime(2026, 11, 5, tzinfo=UTC)
+
+
+async def test_looking_asks_no_hook_and_reports_nothing(
+    owner: Owner, device: Device, doorman: Doorman, fleet: Fleet
+) -> None:
+    async def never(_manifest: Any) -> str | None:
+        raise AssertionError("nothing is going to be installed")
+
+    device.parts_changes = {"pre_install": never}
+    await device.boot().start()
+    owner.begin()
+    owner.settings = replace(SETTINGS, mode="check")
+    fleet.publish(make_release("1.1.0", make_rootfs(5, blocks=240), compatible=("other",)))
+    doorman.offer = "1.1.0"
+    await owner.live(3600)
+    assert doorman.checks
+    assert await waiting(device) == [], "that this release is not for this board is told to whoever asks"

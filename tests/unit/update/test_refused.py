@@ -155,8 +155,9 @@ async def test_below_the_floor_with_the_signers_leave(device: Device, doorman: D
 
 async def test_a_newer_version_must_run_first(device: Device, doorman: Doorman, fleet: Fleet) -> None:
     offer(fleet, doorman, make_release("2.0.0", min_version="1.5.0"))
+    doorman.habits.unpublished = {"1.5.0"}
     last = await refused_before_anything(device)
-    assert "needs at least version 1.5.0" in last.message
+    assert "needs release 1.5.0 to be installed first" in last.message
 
 
 async def test_too_large_for_the_slot(device: Device, doorman: Doorman, fleet: Fleet) -> None:

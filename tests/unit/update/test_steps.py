@@ -231,3 +231,44 @@ async def test_an_older_releases_journal_is_understood(device: Device, doorman: 
     await restart(device)
     assert device.version == "1.5.0"
     assert await events(device) == [("installed", "1.5.0", None)]
+
+
+async def test_a_look_does_not_change_the_way(device: Device, doorman: Doorman, fleet: Fleet) -> None:
+    publish(fleet, device, ("1.5.0", None), ("2.0.0", "1.5.0"))
+    doorman.offer = "2.0.0"
+    await device.update()
+    await restart(device)
+    assert (await device.update(check_only=True)).ok
+    doorman.habits.refuse = {"check": (403, "no")}
+    assert not (await device.update(check_only=True)).ok
+    assert device.manager.next_step is not None
+
+
+async def test_a_step_that_the_server_does_not_offer_to_this_device(
+    device: Device, doorman: Doorman, fleet: Fleet
+) -> None:
+    """It is published for another board, say: the answer is `nothing for you`."""
+    publish(fleet, device, ("2.0.0", "1.5.0"))
+    doorman.offer = "2.0.0"
+    doorman.habits.withheld = {"1.5.0"}
+    last = await device.update()
+    assert (last.ok, last.reason) == (False, "min_version")
+    assert "publish release 1.5.0" in last.message
+
+
+@pytest.mark.parametrize("taken_back", [False, True])
+async def test_a_goal_that_must_not_or_cannot_be_reached_any_more_is_not_asked_for_for_ever(
+    device: Device, doorman: Doorman, fleet: Fleet, taken_back: bool
+) -> None:
+    publish(fleet, device, ("1.5.0", None), ("2.0.0", "1.5.0"))
+    doorman.offer = "2.0.0"
+    await device.update(by_itself=True)
+    await restart(device)
+    if taken_back:
+        device.manager._ledger.remember(failed_version="2.0.0")
+    else:
+        doorman.habits.withheld = {"2.0.0"}
+    last = await go_on(device)
+    assert (last.ok, last.reason) == (False, "not_by_itself" if taken_back else "withdrawn")
+    assert device.manager.next_step is None
+    assert (await events(device))[-1] == ("failed", "2.0.0", last.reason)

@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
-from zentrid.bundle.manifest import Manifest, ManifestError, parse_manifest
-from zentrid.core import bootstate, chain
+from zentrid.bundle.manifest import Manifest
+from zentrid.core import bootstate
 from zentrid.core.bootstate import BootState, BootStateLostError
-from zentrid.core.events import BootGood, UpdateAvailable
+from zentrid.core.events import BootGood
 from zentrid.core.names import SAFE_SLOT
-from zentrid.core.update import TABLE, WHY_NOT_NOW, Device, Event, State, can_cancel, choose_target, refusal, transition
-from zentrid.core.version import Version, version_or_zero
+from zentrid.core.update import TABLE, WHY_NOT_NOW, Event, State, can_cancel, transition
+from zentrid.core.version import version_or_zero
 from zentrid.errors import ZentriError
 from zentrid.ports import UpdateOptions, UpdateProgress
 from zentrid.update.attempt import Attempt
@@ -35,15 +35,15 @@ from zentrid.update.errors import (
     UpdateError,
     UpdateRefusedError,
 )
+from zentrid.update.finding import Finding
 from zentrid.update.firmware import Firmware
 from zentrid.update.freshness import Freshness
 from zentrid.update.itemset import ItemUpdates
 from zentrid.update.journal import FIRMWARE
 from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
-from zentrid.update.origin import Origin, open_origin
+from zentrid.update.origin import open_origin
 from zentrid.update.outbox import Outbox
-from zentrid.update.reports import inventory
 from zentrid.update.running import running_release
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ class UpdateManager:
         )
         self.items = ItemUpdates(parts, self._link, self._ledger)
         self._firmware = Firmware(parts, self._link, self._ledger, self.items)
+        self._finding = Finding(parts, self._link, self._ledger, self._freshness, self.items)
         self._attempt = Attempt(self._ledger, parts.tell)
         """The one that runs, or the last one."""
-        self._available = ""
         self._running = False
         self._proven = False
         """The running slot is good by the boot state, or nothing could take it back."""
@@ -86,7 +86,7 @@ class UpdateManager:
     @property
     def available(self) -> str:
         """The release that was found but not installed yet; empty: none is known."""
-        return self._available if self._ledger.entry.state is not State.REBOOTING else ""
+        return self._finding.available if self._ledger.entry.state is not State.REBOOTING else ""
 
     @property
     def percent(self) -> int:
@@ -269,7 +269,7 @@ class UpdateManager:
         self._begin(options, await asyncio.to_thread(running_release, self._parts))
         with open_origin(options.source) as origin:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")
-            manifest = await self._find(options, origin)
+            manifest = await self._finding.find(options, origin, self._attempt, proven=self._proven)
             self._attempt.heed_cancel()
             if manifest is None and options.goes_on:
                 raise UpdateRefusedError("withdrawn", f"the server does not offer release {options.version} any more")
@@ -296,122 +296,6 @@ class UpdateManager:
             unhealthy="",
             scope=FIRMWARE,
         )
-
-    async def _find(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
-        """Return the manifest to install, trusted and admitted; None: nothing to do. Raises UpdateError."""
-        manifest = await self._reach(options, origin)
-        if origin.online:
-            self._note_available("" if manifest is None else self._attempt.goal or str(manifest.version))
-        if manifest is None:
-            return None
-        if options.by_itself:
-            await self._refuse_by_itself(manifest)
-        await self._admit(manifest)
-        if not options.check_only:
-            await self._attempt.race(self._ask_pre_install(manifest))
-        return manifest
-
-    def _note_available(self, version: str) -> None:
-        before, self._available = self._available, version
-        if version and version != before:
-            self._parts.tell(UpdateAvailable(version))
-
-    async def _reach(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
-        """Return the manifest of the release to go to, or of the one that it needs first: `goal` then says where it leads."""
-        attempt, asked = self._attempt, options
-        for _ in range(chain.MAX_STEPS + 1):
-            manifest = await self._ask(asked, origin)
-            if manifest is None and attempt.goal and asked.version:
-                raise self._no_way(chain.step_not_there(attempt.goal, asked.version))
-            if manifest is None:
-                return None
-            first = chain.needed_first(manifest, await self._running_version()) if origin.online else ""
-            if not first and (not attempt.goal or self._ledger.entry.steps < chain.MAX_STEPS):
-                return manifest
-            if not first:
-                break
-            attempt.goal = attempt.goal or str(manifest.version)
-            asked = replace(options, version=first)
-        raise self._no_way(chain.too_many_steps(attempt.goal))
-
-    def _no_way(self, sentence: str) -> UpdateRefusedError:
-        """Return the end of a way that cannot be gone; what is reported is about where it leads."""
-        self._ledger.remember(to_version=self._attempt.goal)
-        return UpdateRefusedError("min_version", sentence)
-
-    async def _ask(self, options: UpdateOptions, origin: Origin) -> Manifest | None:
-        """Return the trusted manifest that the server or the bundle file offers; None: it runs already."""
-        slots = await asyncio.to_thread(self._parts.slots.slots)
-        boot = await self._ledger.boot()
-        running = replace(self._parts.release, version=self._ledger.entry.from_version)
-        body = inventory(running, boot, slots, options) if origin.online else {}
-        request = self._link.request("check", body=body, bundle_fd=origin.fd, bundle_url=origin.url)
-        try:
-            answer = await self._attempt.race(self._link.ask(request, fds=origin.fds, started=self._attempt.started))
-        except DmsRefusedError as error:
-            if self._attempt.goal and error.status == _NOT_FOUND and options.version:
-                raise self._no_way(chain.step_not_there(self._attempt.goal, options.version)) from error
-            raise
-        if origin.online:
-            await asyncio.to_thread(self._freshness.passed)
-        text = answer.text("manifest")
-        if text is None:
-            return None
-        try:
-            manifest = parse_manifest(text.encode())
-        except ManifestError as error:
-            raise UpdateRefusedError("bad_manifest", str(error)) from error
-        self._ledger.remember(to_version=str(manifest.version))
-        if origin.online and answer.text("target") != manifest.target_path:
-            raise UpdateRefusedError("bad_manifest", "the signed manifest is for another release than its name says")
-        if self._attempt.goal and str(manifest.version) != options.version:
-            raise UpdateRefusedError(
-                "bad_manifest", "the server offers another release than the one that was asked for"
-            )
-        if str(manifest.version) == running.version and not options.force and not self._in_safe_mode:
-            return None
-        return manifest
-
-    async def _running_version(self) -> Version:
-        """Return the version that counts as running.
-
-        The safe-mode system is old by nature: there it is the newest release that was healthy here.
-        """
-        running = version_or_zero(self._parts.release.version)
-        return max(running, (await self._ledger.boot()).floor) if self._in_safe_mode else running
-
-    async def _refuse_by_itself(self, manifest: Manifest) -> None:
-        """Raise NotByItselfError for a release that only a person may install."""
-        slots = await asyncio.to_thread(self._parts.slots.slots) if self._in_safe_mode else ()
-        tried = {info.version for info in slots if info.version and (info.good or info.tries_left) and not info.running}
-        for version in dict.fromkeys((str(manifest.version), self._attempt.goal)):
-            why = chain.not_by_itself(version, self.failed_version, tried) if version else ""
-            if why:
-                raise NotByItselfError(why)
-
-    async def _ask_pre_install(self, manifest: Manifest) -> None:
-        objection = await self._parts.pre_install(manifest)
-        if objection:
-            raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
-
-    async def _admit(self, manifest: Manifest) -> None:
-        parts = self._parts
-        boot = await self._ledger.boot()
-        target = choose_target(boot, parts.slots.running)
-        device = Device(
-            product=parts.release.product,
-            board=parts.release.board,
-            running=await self._running_version(),
-            floor=boot.floor,
-            boot_floor=boot.boot_floor,
-            capacity=await asyncio.to_thread(parts.slots.capacity, target),
-        )
-        found = refusal(manifest, device)
-        if found is not None:
-            raise UpdateRefusedError(found.reason, found.sentence)
-        if not manifest.has_firmware and not self._proven:
-            raise UpdateRefusedError("waiting", WHY_NOT_NOW[State.CONFIRMING])
-        await self.items.admit(manifest, target)
 
     # --- endings -------------------------------------------------------------------------------------------------
     def _nothing_to_do(self, manifest: Manifest | None, options: UpdateOptions) -> UpdateProgress:

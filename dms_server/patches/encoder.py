@@ -7,7 +7,7 @@ smaller as it is or as a delta. Same payloads give the same bytes, with the same
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -31,6 +31,8 @@ from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 
 LEVEL: Final = 19
 TRIAL_LEVEL: Final = 6
+CLOSE: Final = 1.4
+"""Times as large as the smallest in the trial, and still tried at the real level."""
 EARLIER_BLOCKS: Final = 256
 """Of the dictionary, for what came just before: new content is like its neighbours."""
 VANISHED_BLOCKS: Final = MAX_DICTIONARY_BLOCKS - EARLIER_BLOCKS
@@ -107,12 +109,19 @@ class _Maker:
         chosen = tuple(Window(Space.VANISHED, start, blocks) for start, blocks in windows)
         if earlier:
             chosen += (Window(Space.EARLIER, first - earlier_blocks, earlier_blocks),)
-        plain, kind = content, FrameKind.PLAIN
+        candidates = {FrameKind.PLAIN: content}
         if stretches:
-            delta = make_delta(content, dictionary, stretches)
-            if len(_compress(delta, dictionary, TRIAL_LEVEL)) < len(_compress(content, dictionary, TRIAL_LEVEL)):
-                plain, kind = delta, FrameKind.DELTA
-        return Frame(len(content) // BLOCK_BYTES, _compress(plain, dictionary, LEVEL), chosen, kind)
+            candidates[FrameKind.DELTA] = make_delta(content, dictionary, stretches)
+        kind, data = _smallest(candidates, dictionary)
+        return Frame(len(content) // BLOCK_BYTES, data, chosen, kind)
+
+
+def _smallest(candidates: Mapping[FrameKind, bytes], dictionary: bytes) -> tuple[FrameKind, bytes]:
+    """Return the kind that is smallest when compressed, and its bytes; a fast trial only rules out what is far behind."""
+    trials = {kind: len(_compress(plain, dictionary, TRIAL_LEVEL)) for kind, plain in candidates.items()}
+    near = [kind for kind, size in trials.items() if size < CLOSE * min(trials.values())]
+    made = {kind: _compress(candidates[kind], dictionary, LEVEL) for kind in near}
+    return min(made.items(), key=lambda item: (len(item[1]), item[0]))
 
 
 def _compress(plain: bytes, dictionary: bytes, level: int) -> bytes:

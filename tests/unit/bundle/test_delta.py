@@ -20,8 +20,7 @@ def delta(stretches=((0, 2, 0),), skips=b"", which=b"", table=(), escaped=(), re
     columns: list[int] = [value for column in zip(*stretches, strict=True) for value in column]
     planes: bytes = b"".join(bytes(value >> 8 * plane & 255 for value in escaped) for plane in range(4))
     head: bytes = struct.pack(f"<5I{len(columns)}I", *numbers, *columns)
-    plain: bytes = head + skips + which + struct.pack(f"<{len(table)}I", *table) + planes + rest
-    return plain
+    return b"".join((head, skips, which, struct.pack(f"<{len(table)}I", *table), planes, rest))
 
 
 def test_words_are_added_without_carry_into_the_next():

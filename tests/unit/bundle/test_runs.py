@@ -47,6 +47,11 @@ def test_any_target_comes_back_and_each_new_hash_is_sent_once(target, base):
         ([8, 9, 1, 2], [1, 2], [Run(NEW, 2, 0), Run(BASE, 2, 0)]),
         ([5] * 50, None, [Run(NEW, 1, 0), Run(AGAIN, 49, 0)]),
         ([1, 2, 1, 2, 1], None, [Run(NEW, 2, 0), Run(AGAIN, 3, 0)]),
+        (
+            [9, 5, 1, 8, 5, 2],
+            [5, 1, 7, 5, 2],
+            [Run(NEW, 1, 0), Run(BASE, 2, 0), Run(NEW, 1, 0), Run(BASE, 2, 3)],
+        ),
         ([0, 1, 0, 2], [0, 1, 0, 2, 0, 3], [Run(BASE, 4, 0)]),
     ],
 )

@@ -109,20 +109,21 @@ def read_through(mapping: Mapping) -> Iterator[int]:
 
     Raises BadBlockError at the first block that the kernel refuses, or OSError.
     """
-    with mmap.mmap(-1, DIRECT_BYTES) as buffer, memoryview(buffer) as view:
-        fd = os.open(mapping.device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-        try:
-            step = DIRECT_BYTES // BLOCK_BYTES
-            for start in range(0, mapping.n_blocks, step):
-                count = min(step, mapping.n_blocks - start)
-                try:
-                    read_into(fd, start * BLOCK_BYTES, view[: count * BLOCK_BYTES])
-                except OSError:
-                    _find_bad(fd, start, count, view)
-                    raise
-                yield start + count
-        finally:
-            os.close(fd)
+    # Not closed by hand: an error's traceback still holds pieces of it.
+    view = memoryview(mmap.mmap(-1, DIRECT_BYTES))
+    fd = os.open(mapping.device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    try:
+        step = DIRECT_BYTES // BLOCK_BYTES
+        for start in range(0, mapping.n_blocks, step):
+            count = min(step, mapping.n_blocks - start)
+            try:
+                read_into(fd, start * BLOCK_BYTES, view[: count * BLOCK_BYTES])
+            except OSError:
+                _find_bad(fd, start, count, view)
+                raise
+            yield start + count
+    finally:
+        os.close(fd)
 
 
 class BadBlockError(Exception):

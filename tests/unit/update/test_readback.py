@@ -85,6 +85,16 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path, monkeypatch: pytest.
     assert removed == ["zentri-readback", "zentri-source-a"]
 
 
+def test_a_block_that_cannot_be_read_through_the_mapping_is_named(item: ItemSpec, tmp_path: Path) -> None:
+    """An ordinary file that ends early stands for the mapping: reading fails from block 300 on."""
+    mapping = dmverity.Mapping("zentri-readback", tmp_path / "partition", BLOCKS)
+    assert list(dmverity.read_through(mapping))[-1] == BLOCKS
+    os.ftruncate(item.fd, 300 * BLOCK_BYTES)
+    with pytest.raises(dmverity.BadBlockError) as caught:
+        list(dmverity.read_through(mapping))
+    assert caught.value.block == 300
+
+
 @pytest.fixture
 def supervised(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     """A device whose supervisor reads back, as on the board; its files cannot lie under a mapping, so it hashes."""

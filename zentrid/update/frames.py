@@ -14,10 +14,11 @@ from zentrid.bundle.patch import (
     vanished_blocks,
     window_places,
 )
-from zentrid.bundle.tree import HashTree
+from zentrid.bundle.tree import HashTree, TreeError
 from zentrid.update.payloads import PatchSource, read_head
 from zentrid.update.spool import StreamSpool
 from zentrid.update.target import CHUNK_BLOCKS, TargetPayload
+from zentrid.update.transport import StreamChangedError
 
 
 class Patch:
@@ -32,27 +33,38 @@ class Patch:
         base: HashTree | None,
         base_fd: int | None,
     ) -> None:
-        """`base_fd` gives the base's blocks. Raises PatchError, or the transport's errors."""
+        """`base_fd` gives the base's blocks.
+
+        Raises PatchError, StreamChangedError (forget it, and try again), or the transport's errors.
+        """
         self._stream = stream
         self._spool = spool
         self._base_fd = base_fd
-        head = self._head()
-        self._header = PatchHeader.parse(head)
-        self._check(root_hash, n_blocks, base)
+        self._header: PatchHeader
+        self.tree = self._read_tree(root_hash, n_blocks, base)
         base = None if self._header.from_nothing else base
-        self.tree = self._header.decode_leaves(memoryview(head)[self._header.leaf_offset :], base)
-        del head
         self._missing = missing_blocks(self.tree, base)
         self._vanished = [] if base is None else vanished_blocks(self.tree, base)
 
-    def _head(self) -> bytes:
+    def _read_tree(self, root_hash: str, n_blocks: int, base: HashTree | None) -> HashTree:
+        """Return the target's tree, from the head that was kept or from the server; kept is only what was found right."""
         kept = self._spool.head()
         if kept is not None:
             self._stream.known.etag, head = kept
-            return head
+            try:
+                return self._decode(head, root_hash, n_blocks, base)
+            except (PatchError, TreeError) as error:
+                raise StreamChangedError("what was kept of the stream does not fit any more") from error
         head = read_head(self._stream)
+        tree = self._decode(head, root_hash, n_blocks, base)
         self._spool.keep_head(self._stream.known.etag, head)
-        return head
+        return tree
+
+    def _decode(self, head: bytes, root_hash: str, n_blocks: int, base: HashTree | None) -> HashTree:
+        self._header = PatchHeader.parse(head)
+        self._check(root_hash, n_blocks, base)
+        base = None if self._header.from_nothing else base
+        return self._header.decode_leaves(memoryview(head)[self._header.leaf_offset :], base)
 
     def _check(self, root_hash: str, n_blocks: int, base: HashTree | None) -> None:
         header = self._header

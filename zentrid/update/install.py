@@ -6,6 +6,7 @@ block still missing are fetched. A cut at any point costs at most the moment sin
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from zentrid.update.sources import Past, Source, is_whole, prepared, use_what_is
 from zentrid.update.spool import Spool
 from zentrid.update.target import TargetPayload, direct, not_as_written, read_back, write_tree
 from zentrid.update.transport import StreamChangedError
+
+log = logging.getLogger(__name__)
 
 _PARTS: Final = 10
 """Of the progress bar: nine tenths are getting the blocks there, one tenth is reading them back."""
@@ -160,6 +163,9 @@ class _Fill:
                 return self._patch(base)
             except PatchNotReadyError:
                 self._patient = False
+            except (PatchError, TreeError) as error:
+                # A patch is a help, and nobody vouches for it: the full payload decides.
+                log.warning("%s: the patch is no good, the full payload is taken: %s", self.job.name, error)
         return self._patch(None)
 
     def _patch(self, base: HashTree | None) -> Patch:
@@ -189,6 +195,10 @@ class _Fill:
                 self._patient = False
                 patch = self._patch(None)
                 continue
+            except PatchError as error:
+                if patch.from_nothing:
+                    raise
+                log.warning("%s: the patch is no good, the full payload is taken: %s", self.job.name, error)
             if self.target.complete or patch.from_nothing:
                 break
             patch = self._patch(None)

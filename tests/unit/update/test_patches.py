@@ -6,6 +6,8 @@ import asyncio
 import random
 import re
 
+import pytest
+
 from tests.support.device import Device
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release, make_release, patch_between
@@ -63,6 +65,23 @@ async def test_a_damaged_block_of_the_base_costs_bytes_only(
             for block in (changed, same):
                 file.seek(block * 4096 + 100)
                 file.write(b"rot")
+    last = await device.update()
+    assert last.ok, last.message
+    assert device.slot_holds("b", published)
+    assert "none" in {base for base, _ in rootfs_requests(doorman, published)}
+
+
+@pytest.mark.parametrize("part", ["target root", "leaves", "first frame"])
+async def test_a_patch_that_is_no_good_costs_bytes_only(
+    device: Device, doorman: Doorman, published: Release, old: Release, part: str
+) -> None:
+    """Nobody vouches for a patch, so nobody may end an update by one; and what was wrong is not kept for the next time."""
+    stream = bytearray(offer_patch(doorman, old, published))
+    header = PatchHeader.parse(bytes(stream))
+    stream[
+        {"target root": 50, "leaves": header.leaf_offset + 40, "first frame": header.frames[0].offset + 40}[part]
+    ] ^= 1
+    doorman.habits.by_base[old.tree.root.hex()][published.tree.root.hex()] = bytes(stream)
     last = await device.update()
     assert last.ok, last.message
     assert device.slot_holds("b", published)

@@ -6,7 +6,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup host-packages image run stop demo dms test test-fast fuzz lint lock clean
+.PHONY: help setup host-packages image run stop demo dms test test-fast fuzz bench-update lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -45,12 +45,16 @@ fuzz: setup ## feed changed inputs to every parser of foreign bytes (FUZZ_SECOND
 		$(PYTHON) -m pip --disable-pip-version-check -q install --require-hashes --no-deps -r requirements/fuzz.txt
 	@$(PYTHON) -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(TARGETS)
 
+bench-update: setup ## measure updates by this engine and by others, half an hour (PAIRS=, ENGINES=)
+	@scripts/setup --packages scripts/bench/host-packages.txt
+	@$(PYTHON) -m scripts.bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ENGINES),--engines $(ENGINES))
+
 lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision scripts/symbols rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
-		rootfs_overlay/usr/share/udhcpc/default.script .ci/run
+		rootfs_overlay/usr/share/udhcpc/default.script scripts/bench/prepare.sh .ci/run
 
 lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)
 	@$(PYTHON) -m pip -q install uv

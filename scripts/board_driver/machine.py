@@ -82,6 +82,14 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
+class DirectStart:
+    """A kernel that QEMU starts itself, without the ROM and with QEMU's own device tree: for measuring, never for testing."""
+
+    kernel: Path
+    arguments: str
+
+
+@dataclass(frozen=True)
 class QemuConfig:
     """One start of the board."""
 
@@ -101,6 +109,8 @@ class QemuConfig:
     """Record every write of the board here (QEMU's `blklogwrites`, dm-log-writes format)."""
     append_write_log: bool = False
     """Go on with the record of an earlier power-on."""
+    direct: DirectStart | None = None
+    """Start this instead of the ROM."""
     extra: tuple[str, ...] = field(default=())
 
 
@@ -124,6 +134,12 @@ def _disk_args(config: QemuConfig) -> list[str]:
     return [*args, "-device", f"virtio-blk-pci,drive={node},romfile="]
 
 
+def _start_args(config: QemuConfig) -> list[str]:
+    if config.direct is None:
+        return ["-bios", str(config.rom)]
+    return ["-kernel", str(config.direct.kernel), "-append", config.direct.arguments]
+
+
 def command_line(config: QemuConfig) -> list[str]:
     """Return the whole QEMU command. Pure. ValueError if a socket's path is too long for a socket address."""
     for path in (config.run.qmp, config.run.qtest, config.run.serial):
@@ -137,7 +153,7 @@ def command_line(config: QemuConfig) -> list[str]:
     )
     return [
         QEMU, "-nodefaults", "-no-user-config", *MACHINE_ARGS, "-accel", ACCELERATOR, "-display", "none", "-monitor", "none",
-        "-bios", str(config.rom),
+        *_start_args(config),
         *_disk_args(config),
         "-netdev", network, "-device", f"virtio-net-pci,netdev=net0,romfile={mac}",
         "-device", "virtio-rng-pci,romfile=",

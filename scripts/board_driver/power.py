@@ -17,7 +17,7 @@ from scripts.board_driver import places, process, qtest
 from scripts.board_driver.deadline import Deadline
 from scripts.board_driver.disk import BoardDisk
 from scripts.board_driver.errors import MachineError
-from scripts.board_driver.machine import QemuConfig, RunFolder, command_line
+from scripts.board_driver.machine import DirectStart, QemuConfig, RunFolder, command_line
 from scripts.board_driver.ports import check_port, free_port
 from scripts.board_driver.qmp import Qmp
 from scripts.board_driver.serial import LogReader
@@ -42,6 +42,8 @@ class BoardOptions:
     bound: bool = True
     """QEMU dies with this process."""
     write_log: Path | None = None
+    """See QemuConfig."""
+    direct: DirectStart | None = None
     """See QemuConfig."""
     extra: tuple[str, ...] = field(default=())
     """More QEMU arguments."""
@@ -246,6 +248,7 @@ class PowerBoard:
             ssh_port=state.ssh_port, http_port=state.http_port, mac=record.mac,
             paused=button_hold_s > 0, write_log=write_log,
             append_write_log=_has_content(write_log),
+            direct=self.options.direct,
             extra=self.options.extra,
         )  # fmt: skip
         if write_log is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from scripts.board_driver.deadline import Deadline
 from scripts.board_driver.errors import DeadlineError
-from scripts.board_driver.machine import MACHINE_ARGS, QemuConfig, RunFolder, command_line
+from scripts.board_driver.machine import MACHINE_ARGS, DirectStart, QemuConfig, RunFolder, command_line
 from scripts.board_driver.ssh import ssh_command
 
 
@@ -49,6 +49,14 @@ def test_options_reach_the_command():
     assert any(word.endswith("mac=02:00:00:00:00:01") for word in command)
     assert "-S" in command
     assert command[-2:] == ["-rtc", "base=2020-01-01"]
+
+
+def test_a_kernel_can_be_started_without_the_rom():
+    command = command_line(config(direct=DirectStart(Path("/k/Image"), "console=ttyAMA0 ro")))
+    assert value(command, "-kernel") == "/k/Image"
+    assert value(command, "-append") == "console=ttyAMA0 ro"
+    assert "-bios" not in command
+    assert "-kernel" not in command_line(config())
 
 
 def test_recorded_writes_go_through_the_recorder():

@@ -17,14 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
 from zentrid.adapters.rights import become, user_to_become
 from zentrid.bundle.tree import blocks_for
 from zentrid.core.names import SlotName
 from zentrid.core.version import parse_version
-from zentrid.core.weburl import UrlError, parse_url
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, PayloadError, UpdateError, WorkerDiedError, printable
 from zentrid.update.install import ItemJob, check_fit, install
@@ -33,8 +32,11 @@ from zentrid.update.protocol import InstallSpec, ItemSpec, Request, SourceSpec
 from zentrid.update.sources import Source
 from zentrid.update.spool import Spool
 from zentrid.update.transport import Endpoint, Limits, Transport, client_context
-from zentrid.update.unpack import UnpackJob, unpack
-from zentrid.update.web import WebFile, WebTrust, web_trust
+
+if TYPE_CHECKING:
+    from zentrid.update.web import WebFile, WebTrust
+
+# What only some requests need is imported where it is used: it costs time and memory on a slow board.
 
 PROGRESS_INTERVAL_S: Final = 0.2
 _TRIES_AT_FIRST: Final = 3
@@ -99,7 +101,11 @@ def load_secrets(request: Request) -> Secrets:
             Path(request.tuf_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PayloadError(f"the update's folders cannot be used ({printable(str(error), 120)})") from error
-    return Secrets(tls, root, web_trust(identity) if request.bundle_url else None)
+    if not request.bundle_url:
+        return Secrets(tls, root)
+    from zentrid.update.web import web_trust
+
+    return Secrets(tls, root, web_trust(identity))
 
 
 def drop_privileges(request: Request) -> None:
@@ -148,6 +154,9 @@ class _Worker:
                     connection.close()
 
     def _web_file(self) -> WebFile:
+        from zentrid.core.weburl import UrlError, parse_url
+        from zentrid.update.web import WebFile
+
         request = self._request
         if self._secrets.web is None:
             raise WorkerDiedError("the update worker was not prepared for the web")
@@ -241,8 +250,11 @@ class _Worker:
             self._emit(protocol.progress_line(protocol.Progress(self._last[0], self._percent, self._received())))
         if spec.verify_fit:
             _check_fit(spec)
-        for each in spec.unpack:
-            unpack(UnpackJob(**{**asdict(each), "folder": Path(each.folder)}), os.uname().machine)
+        if spec.unpack:
+            from zentrid.update.unpack import UnpackJob, unpack
+
+            for each in spec.unpack:
+                unpack(UnpackJob(**{**asdict(each), "folder": Path(each.folder)}), os.uname().machine)
         return {"received_bytes": self._received()}
 
     def _say_begun(self) -> None:

@@ -31,8 +31,8 @@ def send_bundle(world: World, board: WatchedBoard, folder: Path, version: str, *
     text = base64.b64encode(bundle.read_bytes()).decode()
     path = f"/data/{version}.zb"
     board.succeed(f"rm -f {path}")
-    for start in range(0, len(text), 60_000):
-        board.succeed(f"echo {text[start : start + 60_000]} | base64 -d >> {path}")
+    for start in range(0, len(text), 6_000):  # a command by SSH has at most 9,000 bytes
+        board.succeed(f"echo {text[start : start + 6_000]} | base64 -d >> {path}")
     return path
 
 

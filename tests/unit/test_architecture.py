@@ -1,6 +1,8 @@
 """Rules of the architecture that a glance at the imports can check."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,11 @@ def test_the_server_imports_only_pure_device_code_and_no_tools():
 @pytest.mark.parametrize("path", files_in("zentrid", "dms_server", "scripts"), ids=lambda p: str(p.relative_to(TOP)))
 def test_files_stay_small(path: Path):
     assert len(path.read_text().splitlines()) <= 450
+
+
+def test_the_supervisor_does_without_openssl() -> None:
+    code = "import sys; sys.modules.update(dict.fromkeys(('ssl', '_hashlib'))); import zentrid.app; print('_ssl' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=TOP, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")

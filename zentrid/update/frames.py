@@ -36,32 +36,33 @@ class Patch:
         self._stream = stream
         self._spool = spool
         self._base_fd = base_fd
-        head = self._head()
-        self._header = PatchHeader.parse(head)
-        self._check(root_hash, n_blocks, base)
+        try:
+            self._header, self.tree = self._head(root_hash, n_blocks, base)
+        except PatchError:
+            # The server may have a better one next time.
+            spool.forget()
+            raise
         base = None if self._header.from_nothing else base
-        self.tree = self._header.decode_leaves(memoryview(head)[self._header.leaf_offset :], base)
-        del head
         self._missing = missing_blocks(self.tree, base)
         self._vanished = [] if base is None else vanished_blocks(self.tree, base)
 
-    def _head(self) -> bytes:
+    def _head(self, root_hash: str, n_blocks: int, base: HashTree | None) -> tuple[PatchHeader, HashTree]:
+        """Return header and tree, kept or fetched; what was fetched is kept when it has turned out to be right."""
+
+        def check(header: PatchHeader) -> None:
+            _check(header, root_hash, n_blocks, base)
+
         kept = self._spool.head()
         if kept is not None:
             self._stream.known.etag, head = kept
-            return head
-        head = read_head(self._stream)
-        self._spool.keep_head(self._stream.known.etag, head)
-        return head
-
-    def _check(self, root_hash: str, n_blocks: int, base: HashTree | None) -> None:
-        header = self._header
-        if header.target_root.hex() != root_hash:
-            raise PatchError("its hash tree is not the one that the signed manifest names")
-        if header.target_blocks != n_blocks:
-            raise PatchError(f"has {header.target_blocks} blocks, which is not the size that the signed manifest names")
-        if not header.from_nothing and (base is None or header.base_root != base.root):
-            raise PatchError("starts from a base that this device does not have")
+        else:
+            head = read_head(self._stream, check)
+        header = PatchHeader.parse(head)
+        check(header)
+        tree = header.decode_leaves(memoryview(head)[header.leaf_offset :], None if header.from_nothing else base)
+        if kept is None:
+            self._spool.keep_head(self._stream.known.etag, head)
+        return header, tree
 
     @property
     def from_nothing(self) -> bool:
@@ -172,6 +173,16 @@ class Patch:
             for at in range(0, count, CHUNK_BLOCKS):
                 made += target.buffer.read(fd, start + at, min(CHUNK_BLOCKS, count - at))
         return bytes(made)
+
+
+def _check(header: PatchHeader, root_hash: str, n_blocks: int, base: HashTree | None) -> None:
+    """Raise PatchError for a stream that is not what was asked for."""
+    if header.target_root.hex() != root_hash:
+        raise PatchError("its hash tree is not the one that the signed manifest names")
+    if header.target_blocks != n_blocks:
+        raise PatchError(f"has {header.target_blocks} blocks, which is not the size that the signed manifest names")
+    if not header.from_nothing and (base is None or header.base_root != base.root):
+        raise PatchError("starts from a base that this device does not have")
 
 
 def _pieces(places: Sequence[Place]) -> Iterator[tuple[bool, int, int]]:

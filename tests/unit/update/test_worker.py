@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,23 @@ async def test_it_gives_up_its_rights(device: Device, published: Release, caplog
     assert f"uid={nobody.pw_uid} groups=[]" in caplog.text
     assert tuf.stat().st_uid == nobody.pw_uid
     assert (tuf.parent).stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_it_starts_nothing_that_could_outlive_it() -> None:
+    code = (
+        "import os, subprocess, threading\n"
+        "from zentrid.update.protocol import Request\n"
+        "from zentrid.update.worker import drop_privileges\n"
+        "drop_privileges(Request('status', '', '', 1, '', '', user='nobody'))\n"
+        "for start in (os.fork, lambda: threading.Thread(target=print).start()):\n"
+        "    try:\n"
+        "        start()\n"
+        "    except (OSError, RuntimeError):\n"
+        "        print('no')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=20)
+    assert done.stdout.split() == [b"no", b"no"]
 
 
 async def test_one_that_is_silent_is_stopped(request_: Request) -> None:

@@ -120,6 +120,8 @@ async def test_one_that_is_silent_is_stopped(request_: Request) -> None:
         ("print('[1]')", "makes no sense"),
         ('print(\'{"type":"answer","values":[]}\')', "makes no sense"),
         ('print(\'{"type":"failure"}\')', "makes no sense"),
+        ('print(\'{"type":"progress","phase":"x","percent":Infinity,"received_bytes":1}\')', "makes no sense"),
+        ('print(\'{"type":"failure","kind":"refused","status":1e999,"sentence":""}\')', "makes no sense"),
         ("print('x' * 3_000_000)", "too long"),
         ("raise SystemExit(3)", "status 3"),
     ],
@@ -186,6 +188,13 @@ def test_failures_go_through_unchanged(error: UpdateError) -> None:
 
 def test_progress_is_bounded() -> None:
     assert parse_line(protocol.progress_line(Progress("down\nloading", 700, -5))) == Progress("down?loading", 100, 0)
+
+
+async def test_a_manifest_that_is_no_text_is_refused(device: Device) -> None:
+    device.launcher = SubprocessLauncher(python('print(\'{"type":"answer","values":{"manifest":"\\\\ud800"}}\')'))
+    device.start()
+    last = await device.update()
+    assert (last.ok, last.reason) == (False, "bad_manifest"), last.message
 
 
 async def test_progress_comes_at_most_five_times_a_second(device: Device, fleet: Fleet, published: Release) -> None:

@@ -17,6 +17,7 @@ from tests.support.device import Device
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release
 from zentrid.adapters.worker import SubprocessLauncher
+from zentrid.bundle.patch import PatchHeader
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, DmsUnreachableError, UpdateError, UpdateRefusedError, WorkerDiedError
 from zentrid.update.protocol import Answer, InstallSpec, ItemSpec, Message, Progress, Request, SourceSpec, parse_line
@@ -195,6 +196,33 @@ async def test_a_manifest_that_is_no_text_is_refused(device: Device) -> None:
     device.start()
     last = await device.update()
     assert (last.ok, last.reason) == (False, "bad_manifest"), last.message
+
+
+def test_it_says_something_whenever_something_arrives(
+    device: Device, doorman: Doorman, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header of a large release takes minutes on a slow connection: the supervisor must not take that for the end."""
+    from zentrid.update import worker
+
+    monkeypatch.setattr(worker, "PROGRESS_INTERVAL_S", 0.0)
+    received: list[int] = []
+
+    def emit(line: bytes) -> None:
+        message = parse_line(line)
+        if isinstance(message, Progress):
+            received.append(message.received_bytes)
+
+    root = published.tree.root.hex()
+    header = PatchHeader.parse(published.streams[root])
+    target = device.folder / "target"
+    target.write_bytes(bytes(len(published.rootfs)))
+    fd = os.open(target, os.O_RDWR)
+    spec = InstallSpec("1.1.0", "b", (ItemSpec("rootfs", root, len(published.rootfs), fd, False),), verify_fit=False)
+    request = device.manager._link.request("install", install=spec)
+    assert worker.run(replace(request, limits={**request.limits, "max_rate_bytes_s": 10_000_000.0}), emit) == 0
+    os.close(fd)
+    before_the_first_frame = [size for size in received if 0 < size <= header.leaf_offset + header.leaf_bytes]
+    assert len(before_the_first_frame) >= 2
 
 
 async def test_progress_comes_at_most_five_times_a_second(device: Device, fleet: Fleet, published: Release) -> None:

@@ -67,10 +67,18 @@ def proposal_path(fleet: Path, version: int) -> Path:
 def propose_root(fleet: Path, wish: Wish) -> Progress:
     """Write the next root, unsigned, for its holders. Raises ProvisionError when a proposal is under way."""
     old = newest_root(fleet)
-    version = old.signed.version + 1
-    path = proposal_path(fleet, version)
+    path = proposal_path(fleet, old.signed.version + 1)
     if path.exists():
         raise ProvisionError(f"{path} waits for signatures already; sign and finish it, or remove it to start over")
+    new = _wished(fleet, old, wish)
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    write_new(path, tufrepo.to_bytes(new), secret=False)
+    return progress(old, new, path)
+
+
+def _wished(fleet: Path, old: Metadata[Root], wish: Wish) -> Metadata[Root]:
+    """Return the next root, unsigned. Makes the keys that it needs and the folder lacks."""
+    version = old.signed.version + 1
     for role in wish.rotate:
         if role not in TOP_ROLES:
             raise ProvisionError(f"{role!r} is no role; choose {', '.join(TOP_ROLES)}")
@@ -85,10 +93,7 @@ def propose_root(fleet: Path, wish: Wish) -> Progress:
         holders = [keys.public_key_of(keys.load_public_key(path)) for path in wish.root_keys]
         current = [old.signed.keys[keyid] for keyid in old.signed.roles["root"].keyids]
         roles["root"] = (holders or current, wish.threshold or old.signed.roles["root"].threshold)
-    new = tufrepo.proposed_root(old, roles=roles, days=wish.days)
-    path.parent.mkdir(mode=0o755, exist_ok=True)
-    write_new(path, tufrepo.to_bytes(new), secret=False)
-    return progress(old, new, path)
+    return tufrepo.proposed_root(old, roles=roles, days=wish.days)
 
 
 def _new_key(path: Path) -> Key:
@@ -145,11 +150,18 @@ def finish_root(fleet: Path) -> Progress:
 
 
 def rotate(fleet: Path, wish: Wish) -> Progress:
-    """Propose, sign with every root key in `offline/`, and finish: for fleets whose root keys lie together."""
+    """Propose, sign with every root key in `offline/`, and finish: for fleets whose root keys lie together.
+
+    Goes on with a proposal from a run that was cut. Raises ProvisionError if it says something else than the wish.
+    """
     old = newest_root(fleet)
     path = proposal_path(fleet, old.signed.version + 1)
     if not path.exists():
         propose_root(fleet, wish)
+    else:
+        waiting, wished = chain.parse(read_metadata(path), Root).signed, _wished(fleet, old, wish).signed
+        if (waiting.version, waiting.keys, waiting.roles) != (wished.version, wished.keys, wished.roles):
+            raise ProvisionError(f"{path} waits with other changes than these; finish it first, or remove it")
     for key in sorted((fleet / "offline").glob("root*.key")):
         sign_root(path, key)
     # Signatures of keys that neither root names say nothing.

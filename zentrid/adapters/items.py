@@ -21,7 +21,7 @@ from typing import Final
 
 from zentrid.core.items import MAX_SET_BYTES, Held, ItemSet, Room, SetError, parse_set
 from zentrid.core.names import SLOTS, SlotName
-from zentrid.update.durable import Hook, flush_folder, no_hook, write_durable
+from zentrid.update.durable import Hook, flush_folder, no_hook, remove_tree, write_durable
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class ItemFolder:
         path = self.top / "incoming"
         self._hook("empty incoming")
         if path.exists():
-            shutil.rmtree(path)
+            remove_tree(path)
         self._make_folders()
         path.mkdir()
         path.chmod(_OPEN)
@@ -189,7 +189,7 @@ class ItemFolder:
         for path in self.top.glob(".*.new"):
             path.unlink()
         if (self.top / "incoming").exists():
-            shutil.rmtree(self.top / "incoming")
+            remove_tree(self.top / "incoming")
 
     def _links(self) -> list[str]:
         return [path.name for path in self.top.iterdir() if path.is_symlink() and not path.name.startswith(".")]

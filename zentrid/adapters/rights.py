@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 
 
 def user_to_become(name: str) -> pwd.struct_passwd | None:
@@ -17,7 +18,9 @@ def user_to_become(name: str) -> pwd.struct_passwd | None:
 
 
 def become(user: pwd.struct_passwd) -> None:
-    """Become `user` for good. Raises OSError."""
+    """Become `user` for good. No process or thread can be started any more. Raises OSError."""
+    # What it could start would outlive it, with all that it has open: for the update worker, the partitions being filled.
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     os.setgroups([])
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)

@@ -11,6 +11,9 @@ Hook = Callable[[str], None]
 """Called with a word before each durable step; a test's hook cuts the power by raising."""
 
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 def no_hook(_step: str) -> None:
     """Do nothing: the hook of every run that is not a test of power cuts."""
 
@@ -44,6 +47,39 @@ def remove_durable(path: Path, hook: Hook = no_hook) -> None:
     with suppress(FileNotFoundError):
         path.unlink()
         flush_folder(path.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all below it, however deep: whoever filled it may have meant harm. Follows no link. Raises OSError."""
+    top = os.open(folder, _FOLDER)
+    try:
+        # What lies deeper comes up a step each time, under names that nobody can have foreseen.
+        prefix, number = os.urandom(16).hex(), 0
+        while names := _without_files(top):
+            for name in names:
+                below = os.open(name, _FOLDER, dir_fd=top)
+                try:
+                    for deeper in _without_files(below):
+                        os.rename(deeper, f"{prefix}-{number}", src_dir_fd=below, dst_dir_fd=top)
+                        number += 1
+                finally:
+                    os.close(below)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    folder.rmdir()
+
+
+def _without_files(folder: int) -> list[str]:
+    """Remove everything in an open folder but its folders; return their names."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                names.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=folder)
+    return names
 
 
 def flush_folder(path: Path) -> None:

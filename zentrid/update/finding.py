@@ -103,7 +103,7 @@ class Finding:
         if text is None:
             return None
         try:
-            manifest = parse_manifest(text.encode())
+            manifest = parse_manifest(text.encode(errors="surrogatepass"))
         except ManifestError as error:
             raise UpdateRefusedError("bad_manifest", str(error)) from error
         self._ledger.remember(to_version=str(manifest.version))

@@ -48,32 +48,27 @@ class Patch:
 
     def _read_tree(self, root_hash: str, n_blocks: int, base: HashTree | None) -> HashTree:
         """Return the target's tree, from the head that was kept or from the server; kept is only what was found right."""
+
+        def check(header: PatchHeader) -> None:
+            _check(header, root_hash, n_blocks, base)
+
+        def decode(head: bytes) -> HashTree:
+            self._header = PatchHeader.parse(head)
+            check(self._header)
+            leaves = memoryview(head)[self._header.leaf_offset :]
+            return self._header.decode_leaves(leaves, None if self._header.from_nothing else base)
+
         kept = self._spool.head()
         if kept is not None:
             self._stream.known.etag, head = kept
             try:
-                return self._decode(head, root_hash, n_blocks, base)
+                return decode(head)
             except (PatchError, TreeError) as error:
                 raise StreamChangedError("what was kept of the stream does not fit any more") from error
-        head = read_head(self._stream)
-        tree = self._decode(head, root_hash, n_blocks, base)
+        head = read_head(self._stream, check)
+        tree = decode(head)
         self._spool.keep_head(self._stream.known.etag, head)
         return tree
-
-    def _decode(self, head: bytes, root_hash: str, n_blocks: int, base: HashTree | None) -> HashTree:
-        self._header = PatchHeader.parse(head)
-        self._check(root_hash, n_blocks, base)
-        base = None if self._header.from_nothing else base
-        return self._header.decode_leaves(memoryview(head)[self._header.leaf_offset :], base)
-
-    def _check(self, root_hash: str, n_blocks: int, base: HashTree | None) -> None:
-        header = self._header
-        if header.target_root.hex() != root_hash:
-            raise PatchError("its hash tree is not the one that the signed manifest names")
-        if header.target_blocks != n_blocks:
-            raise PatchError(f"has {header.target_blocks} blocks, which is not the size that the signed manifest names")
-        if not header.from_nothing and (base is None or header.base_root != base.root):
-            raise PatchError("starts from a base that this device does not have")
 
     @property
     def from_nothing(self) -> bool:
@@ -184,6 +179,16 @@ class Patch:
             for at in range(0, count, CHUNK_BLOCKS):
                 made += target.buffer.read(fd, start + at, min(CHUNK_BLOCKS, count - at))
         return bytes(made)
+
+
+def _check(header: PatchHeader, root_hash: str, n_blocks: int, base: HashTree | None) -> None:
+    """Raise PatchError for a stream that is not what was asked for."""
+    if header.target_root.hex() != root_hash:
+        raise PatchError("its hash tree is not the one that the signed manifest names")
+    if header.target_blocks != n_blocks:
+        raise PatchError(f"has {header.target_blocks} blocks, which is not the size that the signed manifest names")
+    if not header.from_nothing and (base is None or header.base_root != base.root):
+        raise PatchError("starts from a base that this device does not have")
 
 
 def _pieces(places: Sequence[Place]) -> Iterator[tuple[bool, int, int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from zentrid.adapters.items import ItemFolder
 from zentrid.bundle.manifest import Item, Manifest
 from zentrid.bundle.tree import BLOCK_BYTES, blocks_for
 from zentrid.core.items import PROGRAM_KINDS, Held, ItemSet, data_items, store_name
+from zentrid.update.durable import remove_tree
 from zentrid.update.protocol import WORKER_USER, ItemSpec, SourceSpec, UnpackSpec
 from zentrid.update.unpack import take_over
 
@@ -115,7 +115,7 @@ class Incoming:
     def _adopt(self) -> None:
         for arrival in self._arrivals:
             if arrival.item.type == "app":
-                take_over(arrival.tree, _own())
+                take_over(arrival.tree, _own(), arrival.item.size_bytes)
                 arrival.payload.unlink()
                 self._folder.keep(arrival.tree, arrival.store)
             else:
@@ -124,7 +124,7 @@ class Incoming:
                 os.fsync(arrival.fd)
                 self._folder.keep(arrival.payload, arrival.store)
         if self._arrivals:
-            shutil.rmtree(self._arrivals[0].payload.parent)
+            remove_tree(self._arrivals[0].payload.parent)
 
 
 def _own() -> int | None:

@@ -176,11 +176,15 @@ def read_range(source: PatchSource, start: int, end: int) -> bytes:
     return b"".join(source.read(start, end))
 
 
-def read_head(source: PatchSource) -> bytes:
-    """Return the stream's header and leaf section, reading not a byte more. Raises PatchError."""
+def read_head(source: PatchSource, check: Callable[[PatchHeader], None]) -> bytes:
+    """Return the stream's header and leaf section, reading not a byte more. Raises PatchError, as `check` does.
+
+    `check` sees the header before the leaf section is read: how long that may be depends on what is being installed.
+    """
     data = b""
     while needed := PatchHeader.bytes_needed(data):
         data += read_range(source, len(data), len(data) + needed)
     header = PatchHeader.parse(data)
+    check(header)
     end = header.leaf_offset + header.leaf_bytes
     return data + read_range(source, len(data), end) if len(data) < end else data

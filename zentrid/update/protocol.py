@@ -22,6 +22,8 @@ MAX_REQUEST_BYTES: Final = 256 * 1024
 MAX_LINE_BYTES: Final = 2 * 1024 * 1024
 """A manifest of 256 KiB in JSON, every character of it escaped."""
 
+_MOST_BYTES: Final = 1 << 48
+
 WORKER_USER: Final = "zentri-ota"
 
 Op = Literal["claim", "activate", "status", "check", "report", "install"]
@@ -232,7 +234,8 @@ def parse_line(line: bytes) -> Message:
         if kind == "progress":
             percent = min(max(int(value["percent"]), 0), 100)
             note = printable(str(value.get("note", "")), 80)
-            return Progress(printable(str(value["phase"]), 20), percent, max(int(value["received_bytes"]), 0), note)
+            received_bytes = min(max(int(value["received_bytes"]), 0), _MOST_BYTES)
+            return Progress(printable(str(value["phase"]), 20), percent, received_bytes, note)
         if kind == "delivered":
             return Delivered(str(value["report_id"])[:64])
         if kind == "refused":
@@ -244,7 +247,7 @@ def parse_line(line: bytes) -> Message:
             failure = _error(value)
         else:
             raise ValueError(kind)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WorkerDiedError("the update worker said something that makes no sense; see the log") from error
     raise failure
 

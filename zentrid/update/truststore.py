@@ -10,7 +10,6 @@ Imports `tuf`, which is large and slow to import: import this module only in a w
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -22,7 +21,7 @@ from tuf.api import exceptions
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp  # type: ignore[attr-defined]
 
 from zentrid.bundle.signedtime import signed_at
-from zentrid.update.durable import Hook, flush_folder, no_hook, remove_durable, write_durable
+from zentrid.update.durable import Hook, flush_folder, no_hook, remove_durable, remove_tree, write_durable
 from zentrid.update.errors import UntrustedError, printable
 
 MAX_METADATA_BYTES: Final = 512 * 1024
@@ -244,6 +243,6 @@ def _throw_away_unless_metadata(path: Path, kept_folders: tuple[str, ...]) -> No
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
         if path.name not in kept_folders:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
     elif not stat.S_ISREG(mode) or path.suffix != ".json" or path.stat().st_size > MAX_METADATA_BYTES:
         path.unlink(missing_ok=True)

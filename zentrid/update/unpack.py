@@ -32,6 +32,7 @@ _DESCRIPTION: Final = "app.json"
 _CHUNK_BYTES: Final = 1024 * 1024
 _CLUSTER_BYTES: Final = 4096
 _ELF_HEADER_BYTES: Final = 20
+_MOST_LEVELS: Final = 2 * MAX_DEPTH
 _PROGRAM_MODE: Final = 0o755
 _FILE_MODE: Final = 0o644
 
@@ -191,24 +192,37 @@ def _describe(job: UnpackJob, machine: str) -> None:
 
 
 # --- the supervisor's side ----------------------------------------------------------------------------------------------
-def take_over(folder: Path, owner: int | None) -> None:
+def take_over(folder: Path, owner: int | None, payload_bytes: int) -> None:
     """Make what the worker unpacked the device's own: only folders, files and links that stay inside, written to the medium.
 
     `owner`: the user and group to give it to; None: it stays ours. Raises PayloadError for anything that an unpacked
-    application cannot have, whatever the worker did.
+    application of `payload_bytes` cannot have, whatever the worker did.
     """
+    found: list[Path] = []
     count = 0
-    for top, names, files in os.walk(folder, topdown=False, onerror=_raise):
-        for name in (*names, *files):
-            count += 1
-            if count > MAX_MEMBERS + 1:  # its description may have been made
-                raise PayloadError(f"{folder.name}: has too many files")
-            _take_over(folder, Path(top, name), owner)
-    _take_over(folder, folder, owner)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    left_bytes = payload_bytes + MAX_DESCRIPTION_BYTES  # its description may have been made
+    waiting = [folder]
+    # By hand: Python's own walk ends in an exception of its own where folders are too deep.
+    while waiting:
+        top = waiting.pop()
+        found.append(top)
+        if len(top.parts) - len(folder.parts) > _MOST_LEVELS:
+            raise PayloadError(f"{folder.name}: has folders that are too deep")
+        with os.scandir(top) as entries:
+            for entry in entries:
+                count += 1
+                if count > MAX_MEMBERS + 1:
+                    raise PayloadError(f"{folder.name}: has too many files")
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry))
+                    continue
+                found.append(Path(entry))
+                left_bytes -= entry.stat(follow_symlinks=False).st_size if entry.is_file(follow_symlinks=False) else 0
+        if left_bytes < 0:
+            raise PayloadError(f"{folder.name}: is larger than its payload")
+    # From the deepest to the top, which is named only when all below is right.
+    for path in reversed(found):
+        _take_over(folder, path, owner)
 
 
 def _take_over(top: Path, path: Path, owner: int | None) -> None:

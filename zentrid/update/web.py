@@ -24,9 +24,8 @@ from urllib3.util import make_headers
 from zentrid.core.weburl import MAX_REDIRECTS, UrlError, WebUrl
 from zentrid.update.errors import DmsUnreachableError, PayloadError, UpdateError, printable
 from zentrid.update.payloads import Retries
-from zentrid.update.transport import Limits, Pace
+from zentrid.update.transport import Limits, Pace, Throttle
 
-CHUNK_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _WHOLE, _PART, _BEYOND, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
 
@@ -96,7 +95,7 @@ class WebFile:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`say` gets lines for the log; `alive` is called while bytes are passed over that nobody asked for."""
+        """`say` gets lines for the log; `alive` is called whenever something has arrived."""
         self.received_bytes = 0
         self.whole = False
         """The server does not serve parts."""
@@ -108,6 +107,7 @@ class WebFile:
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._say, self._alive, self._clock, self._sleep = say, alive, clock, sleep
         self._deadline_s = clock() + self._limits.total_s
+        self._throttle = Throttle(self._limits.max_rate_bytes_s, clock, sleep)
         self._pool: urllib3.HTTPConnectionPool | None = None
         self._pool_for: tuple[str, str, int] | None = None
         self._seen: _Seen | None = None
@@ -175,7 +175,6 @@ class WebFile:
             self._body, self._body_at = response, 0
         for chunk in self._chunks(self._body, start - self._body_at):
             self._body_at += len(chunk)
-            self._alive()
         if self._body_at < start and not self._is_end(self._body_at):
             raise WebLostError(f"{self._url} ended its answer early; try again later")
         for chunk in self._chunks(self._body, end - start):
@@ -293,7 +292,7 @@ class WebFile:
         left, pace = most_bytes, Pace(self._limits, self._deadline_s, self._clock)
         while left > 0:
             try:
-                chunk = response.read1(min(left, CHUNK_BYTES))
+                chunk = response.read1(min(left, self._limits.chunk_bytes))
             except (HTTPError, OSError) as error:
                 raise WebLostError(_why(self._final, _innermost(error))) from error
             if not chunk:
@@ -301,6 +300,8 @@ class WebFile:
             self.received_bytes += len(chunk)
             left -= len(chunk)
             yield chunk
+            self._alive()
+            self._throttle.received(len(chunk))
             try:
                 pace.received(len(chunk))
             except DmsUnreachableError as error:

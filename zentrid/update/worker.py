@@ -242,7 +242,13 @@ class _Worker:
             retries = Retries(**cast("dict[str, Any]", request.retries))
             payloads = DmsPayloads(self._net(), retries, preparing=self._tell_preparing)
             spool = Spool(Path(request.spool_dir) if request.spool_dir else None, update, spec.budget_bytes)
-            self._net().on_received = spool.count
+
+            def received(size_bytes: int) -> None:
+                spool.count(size_bytes)
+                # On a slow connection a header or a frame takes long, and the supervisor ends a worker that is silent.
+                self._tell(self._last[0], self._percent)
+
+            self._net().on_received = received
         try:
             install(tuple(_job(item) for item in spec.items), payloads, self._tell, spool, repair=spec.repair)
         finally:

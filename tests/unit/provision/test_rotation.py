@@ -129,6 +129,15 @@ def test_one_proposal_at_a_time(fleet: Path) -> None:
     assert first.path.read_bytes() == content
 
 
+@pytest.mark.parametrize("wish", [Wish(("timestamp",)), Wish()])
+def test_a_proposal_that_waits_with_other_changes_is_not_signed_unseen(fleet: Path, wish: Wish) -> None:
+    content = rotation.propose_root(fleet, Wish(("snapshot",))).path.read_bytes()
+    with pytest.raises(ProvisionError, match="waits with other changes"):
+        rotation.rotate(fleet, wish)
+    assert (fleet / "proposed" / "2.root.json").read_bytes() == content
+    assert rotation.rotate(fleet, Wish(("snapshot",))).version == 2, "its own, from a run that was cut, goes on"
+
+
 def test_what_cannot_be_is_refused(fleet: Path, tmp_path: Path) -> None:
     one = holders(tmp_path, 1)[0].with_suffix(".pub")
     with pytest.raises(ChainError, match="too few for threshold 2"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.device import Device, factory_state, waiting
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release, make_release, make_rootfs
 from tests.support.items import STAYS, Payload, add, app, description, file, member, payload, script, tar, tar_app
+from zentrid.adapters.items import ItemFolder
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.core.items import RESERVE_BYTES
 from zentrid.update.errors import PayloadError
@@ -285,7 +287,39 @@ async def test_a_tar_without_a_description_gets_one(scene: Device, offer: Offer)
 
 
 # --- what the worker made is looked at ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("what", ["pipe", "link", "twin"])
+def make_deep(folder: Path, levels: int) -> None:
+    """Make folders in each other."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("x", os.O_CREAT, dir_fd=at))
+    os.close(at)
+
+
+@pytest.fixture
+def abyss(tmp_path: Path) -> Iterator[Path]:
+    """Two rows of folders deeper than Python's own functions can go, and a link that leads out."""
+    top = tmp_path / "items/incoming"
+    for name in ("one", "two"):
+        (top / name).mkdir(parents=True)
+        (top / name / "link").symlink_to(tmp_path)
+        make_deep(top / name, 3000)
+    yield top
+    # Whatever comes of the test: pytest could not remove it.
+    subprocess.run(["rm", "-rf", str(top)], check=True)
+
+
+def test_what_no_path_can_name_is_removed_too(tmp_path: Path, abyss: Path) -> None:
+    (tmp_path / "stays").touch()
+    assert ItemFolder(tmp_path / "items").make_incoming() == abyss
+    assert list(abyss.iterdir()) == []
+    assert (tmp_path / "stays").exists()
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "twin", "large", "holes", "deep"])
 def test_the_supervisor_takes_over_nothing_strange(tmp_path: Path, what: str) -> None:
     folder = tmp_path / "tree"
     (folder / "d").mkdir(parents=True)
@@ -293,11 +327,19 @@ def test_the_supervisor_takes_over_nothing_strange(tmp_path: Path, what: str) ->
         os.mkfifo(folder / "d/x")
     elif what == "link":
         (folder / "d/x").symlink_to("/etc")
+    elif what == "large":
+        for name in ("x", "y"):
+            (folder / "d" / name).write_bytes(bytes(3000))
+    elif what == "holes":
+        (folder / "d/x").touch()
+        os.truncate(folder / "d/x", 2**40)
+    elif what == "deep":
+        make_deep(folder / "d", 40)
     else:
         (tmp_path / "outside").write_bytes(b"x")
         os.link(tmp_path / "outside", folder / "d/x")
     with pytest.raises(PayloadError):
-        take_over(folder, None)
+        take_over(folder, None, 100)
 
 
 def test_rights_are_what_the_device_gives(tmp_path: Path) -> None:
@@ -306,7 +348,7 @@ def test_rights_are_what_the_device_gives(tmp_path: Path) -> None:
     for name, mode in (("program", 0o6777), ("data", 0o666)):
         (folder / "d" / name).write_bytes(b"x")
         (folder / "d" / name).chmod(mode)
-    take_over(folder, None)
+    take_over(folder, None, 100)
     modes = {path.name: path.stat().st_mode & 0o7777 for path in (folder, *folder.rglob("*"))}
     assert modes == {"tree": 0o755, "d": 0o755, "program": 0o755, "data": 0o644}
 

@@ -85,6 +85,19 @@ async def test_in_the_leaf_section(device: Device, doorman: Doorman, published: 
     assert "leaf" in last.message
 
 
+@pytest.mark.parametrize("position", [70, -1])
+async def test_a_beginning_that_was_wrong_is_asked_for_again(
+    device: Device, doorman: Doorman, published: Release, position: int
+) -> None:
+    root, header = rootfs_stream(published)
+    doorman.habits.tamper = flip(root, position if position >= 0 else header.leaf_offset + header.leaf_bytes - 1)
+    await refused_while_writing(device)
+    assert not list((device.folder / "data/ota").glob(f"{root[:32]}*")), "nothing wrong is kept"
+    doorman.habits.tamper = lambda _path, data: data
+    last = await device.update()
+    assert last.ok, last.message
+
+
 @pytest.mark.parametrize("frame", [0, 2])
 async def test_in_a_frame(device: Device, doorman: Doorman, published: Release, frame: int) -> None:
     root, header = rootfs_stream(published)

@@ -15,7 +15,10 @@ from tests.support.device import Device
 from tests.support.fleet import Fleet, Release, make_release
 from tests.support.webhost import WebHost
 from zentrid.adapters.worker import SubprocessLauncher
+from zentrid.core.weburl import parse_url
 from zentrid.ports import UpdateOptions
+from zentrid.update.transport import Limits
+from zentrid.update.web import WebFile, web_trust
 
 
 @pytest.fixture
@@ -305,3 +308,12 @@ async def test_a_worker_that_is_killed_costs_only_what_was_under_way(
     assert last.ok, last.message
     assert web.sent_bytes - whole < len(web.content) - 1_100_000  # the kernel and the first frame were there
     assert device.slot_holds("b", new)
+
+
+def test_the_owners_limit_holds_here_too(fleet: Fleet, web: WebHost) -> None:
+    slept: list[float] = []
+    limits = Limits(max_rate_bytes_s=8192.0)
+    file = WebFile(parse_url(web.url), web_trust(fleet.identity_dir), limits, sleep=slept.append, clock=lambda: 100.0)
+    assert len(b"".join(file.read(0, 16384))) == 16384
+    file.close()
+    assert sum(slept) >= 2.0

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.device import Device
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release
 from zentrid.adapters.worker import SubprocessLauncher
+from zentrid.bundle.patch import PatchHeader
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, DmsUnreachableError, UpdateError, UpdateRefusedError, WorkerDiedError
 from zentrid.update.protocol import Answer, InstallSpec, ItemSpec, Message, Progress, Request, SourceSpec, parse_line
@@ -89,6 +91,23 @@ async def test_it_gives_up_its_rights(device: Device, published: Release, caplog
     assert (tuf.parent).stat().st_uid == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_it_starts_nothing_that_could_outlive_it() -> None:
+    code = (
+        "import os, subprocess, threading\n"
+        "from zentrid.update.protocol import Request\n"
+        "from zentrid.update.worker import drop_privileges\n"
+        "drop_privileges(Request('status', '', '', 1, '', '', user='nobody'))\n"
+        "for start in (os.fork, lambda: threading.Thread(target=print).start()):\n"
+        "    try:\n"
+        "        start()\n"
+        "    except (OSError, RuntimeError):\n"
+        "        print('no')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=20)
+    assert done.stdout.split() == [b"no", b"no"]
+
+
 async def test_one_that_is_silent_is_stopped(request_: Request) -> None:
     with pytest.raises(WorkerDiedError, match="was silent for"):
         await collect(python("import time; time.sleep(60)"), request_, silence_s=0.3)
@@ -102,6 +121,8 @@ async def test_one_that_is_silent_is_stopped(request_: Request) -> None:
         ("print('[1]')", "makes no sense"),
         ('print(\'{"type":"answer","values":[]}\')', "makes no sense"),
         ('print(\'{"type":"failure"}\')', "makes no sense"),
+        ('print(\'{"type":"progress","phase":"x","percent":Infinity,"received_bytes":1}\')', "makes no sense"),
+        ('print(\'{"type":"failure","kind":"refused","status":1e999,"sentence":""}\')', "makes no sense"),
         ("print('x' * 3_000_000)", "too long"),
         ("raise SystemExit(3)", "status 3"),
     ],
@@ -168,6 +189,40 @@ def test_failures_go_through_unchanged(error: UpdateError) -> None:
 
 def test_progress_is_bounded() -> None:
     assert parse_line(protocol.progress_line(Progress("down\nloading", 700, -5))) == Progress("down?loading", 100, 0)
+
+
+async def test_a_manifest_that_is_no_text_is_refused(device: Device) -> None:
+    device.launcher = SubprocessLauncher(python('print(\'{"type":"answer","values":{"manifest":"\\\\ud800"}}\')'))
+    device.start()
+    last = await device.update()
+    assert (last.ok, last.reason) == (False, "bad_manifest"), last.message
+
+
+def test_it_says_something_whenever_something_arrives(
+    device: Device, doorman: Doorman, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The header of a large release takes minutes on a slow connection: the supervisor must not take that for the end."""
+    from zentrid.update import worker
+
+    monkeypatch.setattr(worker, "PROGRESS_INTERVAL_S", 0.0)
+    received: list[int] = []
+
+    def emit(line: bytes) -> None:
+        message = parse_line(line)
+        if isinstance(message, Progress):
+            received.append(message.received_bytes)
+
+    root = published.tree.root.hex()
+    header = PatchHeader.parse(published.streams[root])
+    target = device.folder / "target"
+    target.write_bytes(bytes(len(published.rootfs)))
+    fd = os.open(target, os.O_RDWR)
+    spec = InstallSpec("1.1.0", "b", (ItemSpec("rootfs", root, len(published.rootfs), fd, False),), verify_fit=False)
+    request = device.manager._link.request("install", install=spec)
+    assert worker.run(replace(request, limits={**request.limits, "max_rate_bytes_s": 10_000_000.0}), emit) == 0
+    os.close(fd)
+    before_the_first_frame = [size for size in received if 0 < size <= header.leaf_offset + header.leaf_bytes]
+    assert len(before_the_first_frame) >= 2
 
 
 async def test_progress_comes_at_most_five_times_a_second(device: Device, fleet: Fleet, published: Release) -> None:

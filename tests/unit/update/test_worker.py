@@ -100,6 +100,7 @@ async def test_one_that_is_silent_is_stopped(request_: Request) -> None:
         ("pass", "ended without an answer"),
         ("print('hello')", "makes no sense"),
         ("print('[1]')", "makes no sense"),
+        ('print(\'{"type":"progress","phase":"downloading","percent":1e999,"received_bytes":0}\')', "makes no sense"),
         ('print(\'{"type":"answer","values":[]}\')', "makes no sense"),
         ('print(\'{"type":"failure"}\')', "makes no sense"),
         ("print('x' * 3_000_000)", "too long"),

@@ -266,6 +266,7 @@ class UpdateManager:
 
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
         await self._ledger.settle(starting_over=True)
+        await self.items.settle_again()
         self._begin(options, await asyncio.to_thread(running_release, self._parts))
         with open_origin(options.source) as origin:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")

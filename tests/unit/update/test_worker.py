@@ -117,6 +117,22 @@ async def test_one_that_cannot_be_started(request_: Request) -> None:
         await collect(["/no/such/program"], request_)
 
 
+HOLDS_ITS_PIPES = """
+import os, signal, sys, time
+if os.fork() == 0:
+    {escape}
+    time.sleep(25)
+    os._exit(0)
+print('{{"type":"answer","values":{{}}}}', flush=True)
+"""
+
+
+@pytest.mark.parametrize("escape", ["pass", "os.setsid()"])
+async def test_what_a_worker_leaves_running_is_not_waited_for(request_: Request, escape: str) -> None:
+    async with asyncio.timeout(20):
+        assert isinstance((await collect(python(HOLDS_ITS_PIPES.format(escape=escape)), request_))[-1], Answer)
+
+
 async def test_its_complaints_are_logged(request_: Request, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(WorkerDiedError):
         await collect(python("import sys; print('ouch\\x1b[0m', file=sys.stderr)"), request_)

@@ -280,6 +280,8 @@ class UpdateManager:
             part = self._firmware if manifest.has_firmware else self.items
             async with aclosing(part.install(manifest, origin, self._attempt)) as steps:
                 async for news in steps:
+                    if news.done and news.ok and not news.reboot:
+                        self._finding.available = ""  # it runs now
                     yield news
 
     def _begin(self, options: UpdateOptions, running: str) -> None:

@@ -160,6 +160,14 @@ async def test_a_tar_becomes_a_folder_that_only_its_owner_can_change(
         assert not path.lstat().st_mode & 0o022 or path.is_symlink(), path
 
 
+async def test_what_is_installed_is_not_offered_any_more(scene: Device, publish: Publish) -> None:
+    publish(add(None, "1.0.1", [file("rules", b"new")]))
+    await scene.update(check_only=True)
+    assert scene.manager.available == "1.0.1"
+    assert (await scene.update()).ok
+    assert scene.manager.available == ""
+
+
 async def test_files_have_a_stable_path(scene: Device, publish: Publish, tmp_path: Path) -> None:
     link = tmp_path / "files"
     publish_files(items_of(scene).files("a"), link)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from zentrid.core.items import MAX_SET_BYTES, Held, ItemSet, Room, SetError, parse_set
 from zentrid.core.names import SLOTS, SlotName
@@ -79,7 +80,7 @@ class ItemFolder:
         path = self.top / "incoming"
         self._hook("empty incoming")
         if path.exists():
-            shutil.rmtree(path)
+            remove_tree(path)
         self._make_folders()
         path.mkdir()
         path.chmod(_OPEN)
@@ -189,7 +190,7 @@ class ItemFolder:
         for path in self.top.glob(".*.new"):
             path.unlink()
         if (self.top / "incoming").exists():
-            shutil.rmtree(self.top / "incoming")
+            remove_tree(self.top / "incoming")
 
     def _links(self) -> list[str]:
         return [path.name for path in self.top.iterdir() if path.is_symlink() and not path.name.startswith(".")]
@@ -200,9 +201,25 @@ class ItemFolder:
             if path.name in kept:
                 continue
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink()
+
+
+def remove_tree(top: Path) -> None:
+    """Remove a folder with all that is in it, however deep a worker has made it: no recursion, no long paths, two open files."""
+    while inside := list(top.iterdir()):
+        for path in inside:
+            if not path.is_dir() or path.is_symlink():
+                path.unlink()
+                continue
+            for inner in list(path.iterdir()):
+                if inner.is_dir() and not inner.is_symlink():
+                    inner.rename(top / uuid4().hex)  # one level up; it gets its turn
+                else:
+                    inner.unlink()
+            path.rmdir()
+    top.rmdir()
 
 
 def _folders_below(top: Path) -> Iterator[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from zentrid.adapters.items import ItemFolder
+from zentrid.adapters.items import ItemFolder, remove_tree
 from zentrid.bundle.manifest import Item, Manifest
 from zentrid.bundle.tree import BLOCK_BYTES, blocks_for
 from zentrid.core.items import PROGRAM_KINDS, Held, ItemSet, data_items, store_name
@@ -124,7 +123,7 @@ class Incoming:
                 os.fsync(arrival.fd)
                 self._folder.keep(arrival.payload, arrival.store)
         if self._arrivals:
-            shutil.rmtree(self._arrivals[0].payload.parent)
+            remove_tree(self._arrivals[0].payload.parent)
 
 
 def _own() -> int | None:

@@ -149,9 +149,9 @@ class UpdateManager:
         try:
             await self._ledger.settle(starting_over=False)
             await self.items.settle()
-        except OSError as error:
-            # The supervisor must come up all the same; the next start tries again.
-            log.error("update: cannot settle what the last run left (%s)", error.strerror)
+        except Exception:
+            # The supervisor must come up all the same; the next start, or the next update, tries again.
+            log.exception("update: cannot settle what the last run left")
         self._proven = await self._is_proven()
 
     async def _is_proven(self) -> bool:

@@ -160,6 +160,22 @@ async def test_a_tar_becomes_a_folder_that_only_its_owner_can_change(
         assert not path.lstat().st_mode & 0o022 or path.is_symlink(), path
 
 
+async def test_a_folder_that_a_worker_made_endless_is_removed(scene: Device, publish: Publish) -> None:
+    incoming = items_of(scene).make_incoming()
+    fd = os.open(incoming, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=fd)
+        fd, above = os.open("d", os.O_RDONLY, dir_fd=fd), fd
+        os.symlink("/", "up", dir_fd=above)
+        os.close(above)
+    os.close(fd)
+    scene.start()
+    await scene.manager.start()
+    assert not incoming.exists()
+    publish(add(None, "1.0.1", [file("rules", b"new")]))
+    assert (await scene.update()).ok
+
+
 async def test_what_is_installed_is_not_offered_any_more(scene: Device, publish: Publish) -> None:
     publish(add(None, "1.0.1", [file("rules", b"new")]))
     await scene.update(check_only=True)

@@ -119,8 +119,9 @@ class ItemUpdates:
         """Install, switch and judge; yields news, the last with `done`. Raises UpdateError, OSError: nothing was switched."""
         slot, label = self._parts.slots.running, f"{manifest.product}-{manifest.version}"
         await self._ledger.enter(
-            Event.ITEMS_ADMITTED, scope=ITEMS, target=slot, to_version=str(manifest.version), boot_floor="", starts=0
-        )
+            Event.ITEMS_ADMITTED, scope=ITEMS, target=slot, to_version=str(manifest.version), boot_floor="", starts=0,
+            then="", steps=0,
+        )  # fmt: skip
         attempt.heed_cancel()
         async with self.incoming(manifest, slot) as incoming:
             if incoming.specs:

@@ -84,13 +84,14 @@ async def refused(device: Device, reason: str | None) -> str:
     ("fields", "reason", "says"),
     [
         ({"version": "0.9.0"}, "below_floor", "older than 1.0.0"),
-        ({"version": "1.0.5", "min_version": "1.0.1"}, "min_version", "install 1.0.1 first"),
+        ({"version": "1.0.5", "min_version": "1.0.1"}, "min_version", "needs release 1.0.1 to be installed first"),
     ],
 )
 async def test_the_rules_for_releases_hold(
     scene: Device, offer: Offer, fields: dict[str, Any], reason: str | None, says: str
 ) -> None:
     fields = {"version": "1.0.1", **fields}
+    scene.doorman.habits.unpublished = {"1.0.1"}
     offer(fields.pop("version"), [file("x", b"x")], **fields)
     assert says in await refused(scene, reason)
     assert not scene.doorman.asked("payload")

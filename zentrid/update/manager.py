@@ -265,7 +265,7 @@ class UpdateManager:
             yield await self._failed(UpdateError(f"the device cannot write its update journal ({error.strerror})"))
 
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
-        await self._ledger.settle(starting_over=True)
+        await self._ledger.settle(starting_over=not options.check_only)
         await self.items.settle_again()
         self._begin(options, await asyncio.to_thread(running_release, self._parts))
         with open_origin(options.source) as origin:

@@ -396,6 +396,16 @@ async def test_safe_mode_with_a_release_that_waits_for_its_restart_is_left(devic
     assert (device.running, device.manager.state) == ("b", "idle")
 
 
+async def test_a_look_in_safe_mode_gives_up_no_installed_release(device: Device, published: Release) -> None:
+    await device.update()
+    for _ in range(8):
+        device.store.update(lambda state: add_fault(state, Fault("application", "a", "1.0.0", 9, "?")))
+    await device.boot().start()
+    last = await device.update(check_only=True)
+    assert (last.ok, last.reason, device.manager.state) == (False, "waiting", "rebooting")
+    assert await waiting(device) == []
+
+
 async def test_a_boot_state_that_takes_no_writes_is_no_reason_to_restart_for_ever(
     device: Device, published: Release
 ) -> None:

@@ -184,8 +184,13 @@ class App:
         return AutoUpdates(
             self.manager, self.context.update_runner, self._auto_settings, self.clock.uptime_s, self.time_of_day.now,
             boot_good=lambda: self.supervisor.good and not self.manager.on_trial, restart=self.power.reboot,
-            going_down=lambda: self.power.going_down,
+            going_down=lambda: self.power.going_down, way_out=self._way_out,
         )  # fmt: skip
+
+    async def _way_out(self) -> None:
+        # The installed release was verified and never started: from safe mode it is the way out, as one installed there is.
+        if self.context.safe_mode:
+            await self._forget_faults()
 
     def _auto_settings(self) -> AutoSettings:
         values = self.settings.values

@@ -200,6 +200,8 @@ class Device:
         return self.manager
 
     def _choose(self, state: BootState) -> tuple[SlotName, BootState]:
+        if state.safemode or state.faults >= names.MAX_FAULTS:
+            return "r", state
         for slot in state.order:
             if state.left(slot):
                 state = with_left(state, slot, state.left(slot) - (0 if state.good(slot) else 1))

@@ -200,7 +200,7 @@ class ItemFolder:
             if path.name in kept:
                 continue
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink()
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 4
 _KEPT_BYTES: Final = 4000
+_TAKE_S: Final = 5.0
 DOOR_ARGV: Final = (sys.executable, "-m", "zentrid.update.door")
 
 
@@ -77,9 +78,11 @@ class UploadDoor:
 
     async def _write(self, line: bytes) -> None:
         assert self._process.stdin is not None
+        # A process that takes nothing any more must not hold up whom the installation is shown to.
         with suppress(OSError):
-            self._process.stdin.write(line)
-            await self._process.stdin.drain()
+            async with asyncio.timeout(_TAKE_S):
+                self._process.stdin.write(line)
+                await self._process.stdin.drain()
 
     async def close(self, *, wait_s: float = 5.0) -> None:
         """End the process, after its last answer has gone out, and remove the bundle."""
@@ -97,7 +100,12 @@ class UploadDoor:
         finally:
             with suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):  # what it left running may hold its pipes
+                async with asyncio.timeout(wait_s):
+                    await self._process.wait()
+            if self._process.stdin.transport.get_write_buffer_size():
+                self._process.stdin.transport.abort()
+            self._process._transport.close()  # type: ignore[attr-defined]  # nothing else closes the pipes
             await asyncio.to_thread(self.path.unlink, missing_ok=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 WORKER_ARGV: Final = (sys.executable, "-m", "zentrid.update.worker")
 _KEPT_LINES: Final = 20
 _STDERR_LINE_BYTES: Final = 1000
+_END_S: Final = 2.0
+_LOOK_S: Final = 0.01
 
 
 class SubprocessRun:
@@ -46,7 +49,7 @@ class SubprocessRun:
                 self.stop()
                 raise WorkerDiedError("the update worker said a line that is too long and was stopped") from None
             if not line:
-                status = await self._process.wait()
+                status = await self._exited()
                 raise WorkerDiedError(f"the update worker ended without an answer (status {status}); see the log")
             message = parse_line(line)
             yield message
@@ -59,18 +62,29 @@ class SubprocessRun:
             self._process.kill()
 
     async def close(self) -> None:
-        """End the worker if it still runs, and wait for it."""
-        if self._process.returncode is None:
-            try:
-                # One that has given its answer ends by itself.
-                async with asyncio.timeout(2.0):
-                    await self._process.wait()
-            except TimeoutError:
-                self.stop()
-        await self._process.wait()
-        await self._listener
+        """End the worker if it still runs, and wait for it; nothing that it started outlives it or is waited for."""
+        try:
+            # One that has given its answer ends by itself.
+            async with asyncio.timeout(_END_S):
+                await self._exited()
+        except TimeoutError:
+            self.stop()
+        await self._exited()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await asyncio.wait({self._listener}, timeout=_END_S)
+        if not self._listener.done():
+            self._said.append("something that it has started holds its pipes")
+            self._listener.cancel()
+        self._process._transport.close()  # type: ignore[attr-defined]  # nothing else closes the pipes
         if self._said:
             log.warning("update worker: %s", "\n".join(self._said))
+
+    async def _exited(self) -> int:
+        """Wait for the process alone, and return its status: `Process.wait` waits for its pipes too, which others may hold."""
+        while (status := self._process.returncode) is None:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(_LOOK_S)
+        return status
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
@@ -103,6 +117,7 @@ class SubprocessLauncher:
                 pass_fds=tuple(fds),
                 limit=MAX_LINE_BYTES,
                 env={**os.environ, **self._environment},
+                start_new_session=True,
             )
         except OSError as error:
             raise WorkerDiedError(f"the update worker cannot be started ({error.strerror})") from error

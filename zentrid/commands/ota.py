@@ -14,6 +14,7 @@ from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError, Option
 from zentrid.core.update import State
 from zentrid.core.version import BadVersionError, parse_version
+from zentrid.errors import ZentriError
 from zentrid.ports import UpdateOptions, UpdateProgress
 
 NOT_CLAIMED = '{"result":"fail","message":"device not claimed"}'
@@ -90,8 +91,11 @@ async def _cancel_on_interrupt(call: Call) -> None:
     while True:
         await call.interrupt.wait()
         call.interrupt.clear()
-        if not await call.ctx.updates.cancel():
-            call.out.log("The update is past cancelling; it goes on.")
+        try:
+            if not await call.ctx.updates.cancel():
+                call.out.log("The update is past cancelling; it goes on.")
+        except ZentriError as error:
+            call.out.log(f"The update cannot be taken back: {error}")
 
 
 def _outcome(call: Call, last: UpdateProgress | None) -> str | None:

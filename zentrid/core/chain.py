@@ -33,6 +33,14 @@ def step_not_there(goal: str, step: str) -> str:
     )
 
 
+def step_without_firmware(goal: str, step: str) -> str:
+    """Return why the way to `goal` cannot be gone: what a release needs is firmware, and its first step has none."""
+    return (
+        f"release {goal} needs firmware of at least version {step}, and release {step} holds only applications and files; "
+        f"publish release {goal} with another min_version"
+    )
+
+
 def not_by_itself(version: str, failed: str, tried: Iterable[str]) -> str:
     """Return why a release is not installed without a person; empty: it may be.
 

@@ -94,6 +94,10 @@ class TimeOfDay:
         return self._clock.utc() if self.known else None
 
 
+async def _nothing() -> None:
+    return
+
+
 @dataclass
 class AutoUpdates:
     """The task. `settings` and the other facts are asked anew for each decision."""
@@ -106,6 +110,8 @@ class AutoUpdates:
     boot_good: Callable[[], bool]
     restart: Callable[[str], Awaitable[None]]
     going_down: Callable[[], bool] = lambda: False
+    way_out: Callable[[], Awaitable[None]] = _nothing
+    """Done before a restart. In safe mode: forget the faults that led there, else a restart leads there again, for ever."""
     chance: Callable[[], float] = random.random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _track: Track = field(init=False)
@@ -195,6 +201,7 @@ class AutoUpdates:
     async def _restart(self) -> None:
         log.info("automatic updates: restarting into the installed release")
         try:
+            await self.way_out()
             await self.restart("update installed")
         except ZentriError as error:
             log.error("cannot restart into the new release: %s", error)

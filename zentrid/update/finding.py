@@ -71,6 +71,8 @@ class Finding:
             if manifest is None:
                 return None
             first = chain.needed_first(manifest, await self._running_version()) if origin.online else ""
+            if not first and attempt.goal and not manifest.has_firmware:
+                raise self._no_way(attempt, chain.step_without_firmware(attempt.goal, str(manifest.version)))
             if not first and (not attempt.goal or self._ledger.entry.steps < chain.MAX_STEPS):
                 return manifest
             if not first:

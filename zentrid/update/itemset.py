@@ -45,6 +45,8 @@ from zentrid.update.protocol import InstallSpec
 log = logging.getLogger(__name__)
 
 _NEWS_EVERY_S = 1.0
+_AGAIN_S = 30.0
+"""Between the tries to end a trial on a disk that takes no writes now."""
 _RESTARTED = Failure("app_unhealthy", "the device restarted again and again while they were on trial")
 _ELSEWHERE = Failure("app_unhealthy", "the device came up in another slot, or in safe mode, while they were on trial")
 
@@ -59,6 +61,10 @@ class ItemUpdates:
         self._folder = ItemFolder(parts.paths.items, parts.hook)
         self._trial = Trial(parts.checks)
         self._task: asyncio.Task[Failure | None] | None = None
+        self._later: asyncio.Task[None] | None = None
+        self._judging = False
+        self._may_judge = False
+        """The boot application is looked after."""
 
     @property
     def on_trial(self) -> bool:
@@ -113,8 +119,9 @@ class ItemUpdates:
         """Install, switch and judge; yields news, the last with `done`. Raises UpdateError, OSError: nothing was switched."""
         slot, label = self._parts.slots.running, f"{manifest.product}-{manifest.version}"
         await self._ledger.enter(
-            Event.ITEMS_ADMITTED, scope=ITEMS, target=slot, to_version=str(manifest.version), boot_floor="", starts=0
-        )
+            Event.ITEMS_ADMITTED, scope=ITEMS, target=slot, to_version=str(manifest.version), boot_floor="", starts=0,
+            then="", steps=0,
+        )  # fmt: skip
         attempt.heed_cancel()
         async with self.incoming(manifest, slot) as incoming:
             if incoming.specs:
@@ -160,8 +167,17 @@ class ItemUpdates:
         self._folder.keep_previous(slot)
 
     async def _activate_and_judge(self, slot: SlotName, manifest: Manifest) -> Failure | None:
-        judged, restart = await self._activate(slot, manifest)
-        return await self._judge(with_app=judged, restart=restart)
+        self._judging = self._may_judge = True
+        try:
+            judged, restart = await self._activate(slot, manifest)
+            return await self._judge(with_app=judged, restart=restart)
+        except Exception:
+            if self._ledger.entry.state is State.CONFIRMING:
+                # What was switched must not stay without a judge until somebody restarts the device.
+                self._later = asyncio.create_task(self.resume(_AGAIN_S), name="items on trial, again")
+            raise
+        finally:
+            self._judging = False
 
     async def _activate(self, slot: SlotName, manifest: Manifest) -> tuple[bool, bool]:
         """Switch; return whether the boot application is judged, and whether it has to be started anew."""
@@ -186,16 +202,36 @@ class ItemUpdates:
         return changed_apps(before, after or ItemSet("", ""))
 
     # --- the trial ------------------------------------------------------------------------------------------------
-    async def resume(self) -> None:
-        """Go on with a trial that a restart interrupted; call it when the boot application is looked after. Never raises."""
-        if self._ledger.entry.state is not State.CONFIRMING or not self.on_trial:
+    async def resume(self, after_s: float = 0.0) -> None:
+        """Go on with a trial that a restart or a failure interrupted; call it when the boot application is looked after.
+
+        Never raises: what cannot be ended now is tried again.
+        """
+        await asyncio.sleep(after_s)
+        if self._judging:
             return
-        self._trial.begin()
-        apps = self._parts.checks.apps
+        self._judging = self._may_judge = True
         try:
+            while self.on_trial and self._ledger.entry.state is State.CONFIRMING:
+                try:
+                    await self._go_on()
+                except Exception:
+                    log.exception("update: the trial of applications and files cannot be ended now")
+                    await asyncio.sleep(_AGAIN_S)
+        finally:
+            self._judging = False
+
+    async def _go_on(self) -> None:
+        entry, apps = self._ledger.entry, self._parts.checks.apps
+        at_home = self._parts.slots.running == entry.target
+        if entry.unhealthy or not at_home:
+            # That was decided, and the set may be the old one again: nothing is left to judge.
+            await self._take_back(_RESTARTED if at_home else _ELSEWHERE)
+        elif entry.starts == HEALTHY:
+            await self._confirm()
+        else:
+            self._trial.begin()
             await self._judge(with_app=bool(apps.name) and not apps.stopped_by_hand, restart=False)
-        except (UpdateError, OSError) as error:
-            log.error("update: the trial of applications and files cannot be ended (%s)", error)
 
     async def _judge(self, *, with_app: bool, restart: bool) -> Failure | None:
         """Watch, and conclude the update; return why it was taken back. Raises OSError: settled at the next start."""
@@ -276,6 +312,15 @@ class ItemUpdates:
             await self.settle()
         else:
             await self._ledger.save(starts=entry.starts + 1)
+
+    async def settle_again(self) -> None:
+        """Conclude what a failure left in this very run: nothing may keep every later update from beginning. Raises OSError."""
+        if self._ledger.entry.scope != ITEMS or self._judging:
+            return
+        if self._ledger.entry.state in (State.DOWNLOADING, State.VERIFYING, State.ACTIVATING):
+            await self.settle()
+        if self.on_trial and self._may_judge:
+            self._later = asyncio.create_task(self.resume(), name="items on trial, again")
 
     async def tidy(self) -> None:
         """Remove what nothing needs any more; what cannot be removed now is removed later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from zentrid.core.health import Facts, Judge, Policy, Verdict
 from zentrid.core.items import MAX_ENDS
 from zentrid.core.text import printable
 from zentrid.ports import AppExit
+
+log = logging.getLogger(__name__)
 
 HOOKS_EVERY_S: Final = 5.0
 _SAID_CHARS: Final = 200
@@ -97,7 +100,7 @@ class Trial:
         while True:
             now_s = time.monotonic() - begin_s
             if now_s - asked_s >= HOOKS_EVERY_S:
-                hooks, asked_s = await self._checks.hooks(), now_s
+                hooks, asked_s = await self._ask_hooks(), now_s
             if not with_app and not hooks:
                 return None
             problem = self._app_problem(ends) if with_app else None
@@ -113,6 +116,13 @@ class Trial:
                 within = f"not healthy within {judge.policy.deadline_s:g} s"
                 return Failure("app_unhealthy" if problem else "unhealthy", self._sentence(within, what))
             await asyncio.sleep(self._checks.step_s)
+
+    async def _ask_hooks(self) -> tuple[str, ...]:
+        try:
+            return await self._checks.hooks()
+        except Exception as error:
+            log.exception("the health hooks failed inside the device")
+            return (f"the health hooks cannot be asked ({type(error).__name__}); see the log",)
 
     def _app_problem(self, ends_before: int) -> str | None:
         apps = self._checks.apps

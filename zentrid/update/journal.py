@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -60,15 +61,19 @@ class Journal:
     def __init__(self, path: Path, hook: Hook = no_hook) -> None:
         self._path = path
         self._hook = hook
+        self._lock = threading.Lock()
+        """Saving happens in threads: one after the other."""
         self.entry = self._load()
 
     def save(self, **changes: Any) -> Entry:  # noqa: ANN401
         """Change the entry and make it durable before returning it. Raises OSError; the entry is then unchanged."""
-        changed = replace(self.entry, **changes)
-        text = json.dumps({**asdict(changed), "state": changed.state.value}, indent=1)
-        write_durable(self._path, text.encode(), self._hook)
-        self.entry = changed
-        return changed
+        with self._lock:
+            changed = replace(self.entry, **changes)
+            text = json.dumps({**asdict(changed), "state": changed.state.value}, indent=1)
+            write_durable(self._path, text.encode(), self._hook)
+            # What was remembered meanwhile stays.
+            self.entry = replace(self.entry, **changes)
+            return self.entry
 
     def remember(self, **changes: Any) -> Entry:  # noqa: ANN401
         """Change the entry in memory only: for states that have changed nothing yet."""

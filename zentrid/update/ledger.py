@@ -36,6 +36,8 @@ class Ledger:
         self._posted = posted
         self._journal = Journal(parts.paths.journal, parts.hook)
         self.outbox = Outbox(parts.paths.outbox, parts.hook)
+        self._concluding = asyncio.Lock()
+        """A boot may become good at the very moment at which somebody asks for an update: both conclude the one before."""
 
     @property
     def entry(self) -> Entry:
@@ -130,6 +132,10 @@ class Ledger:
 
         `starting_over`: a new update is wanted, so from safe mode an activated release is not waited for any longer.
         """
+        async with self._concluding:
+            await self._settle(starting_over=starting_over)
+
+    async def _settle(self, *, starting_over: bool) -> None:
         await self._post_pending()
         if self.entry.scope == ITEMS:
             return  # those who know the sets settle it
@@ -155,7 +161,7 @@ class Ledger:
             await self.enter(event)
         if self.entry.state is State.CONFIRMING and running == self.entry.target and boot.good(running):
             # It was marked good, and the journal could not say so any more: the boot state counts.
-            await self.confirm()
+            await self._confirm()
 
     async def interrupted(self) -> None:
         """Conclude an update that a restart ended before anything was activated."""
@@ -172,7 +178,12 @@ class Ledger:
             log.error("update: the faults of release %s stay counted: %s", entry.to_version, error)
 
     async def confirm(self) -> None:
-        """Conclude the update whose release has become good."""
+        """Conclude the update whose release has become good, unless that was just done."""
+        async with self._concluding:
+            if self.entry.state is State.CONFIRMING:
+                await self._confirm()
+
+    async def _confirm(self) -> None:
         await self.finish(Event.HEALTHY, "installed", "", f"release {self.entry.to_version} runs and is healthy")
 
     async def boot(self) -> BootState:

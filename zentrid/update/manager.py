@@ -149,9 +149,9 @@ class UpdateManager:
         try:
             await self._ledger.settle(starting_over=False)
             await self.items.settle()
-        except OSError as error:
-            # The supervisor must come up all the same; the next start tries again.
-            log.error("update: cannot settle what the last run left (%s)", error.strerror)
+        except Exception:
+            # The supervisor must come up all the same; the next start, or the next update, tries again.
+            log.exception("update: cannot settle what the last run left")
         self._proven = await self._is_proven()
 
     async def _is_proven(self) -> bool:
@@ -265,7 +265,8 @@ class UpdateManager:
             yield await self._failed(UpdateError(f"the device cannot write its update journal ({error.strerror})"))
 
     async def _update(self, options: UpdateOptions) -> AsyncGenerator[UpdateProgress, None]:
-        await self._ledger.settle(starting_over=True)
+        await self._ledger.settle(starting_over=not options.check_only)
+        await self.items.settle_again()
         self._begin(options, await asyncio.to_thread(running_release, self._parts))
         with open_origin(options.source) as origin:
             yield self._attempt.news("checking the bundle" if options.source else "asking the server")
@@ -279,6 +280,8 @@ class UpdateManager:
             part = self._firmware if manifest.has_firmware else self.items
             async with aclosing(part.install(manifest, origin, self._attempt)) as steps:
                 async for news in steps:
+                    if news.done and news.ok and not news.reboot:
+                        self._finding.available = ""  # it runs now
                     yield news
 
     def _begin(self, options: UpdateOptions, running: str) -> None:

@@ -247,7 +247,7 @@ def parse_line(line: bytes) -> Message:
             failure = _error(value)
         else:
             raise ValueError(kind)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise WorkerDiedError("the update worker said something that makes no sense; see the log") from error
     raise failure
 

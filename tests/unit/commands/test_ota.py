@@ -163,6 +163,25 @@ async def test_ctrl_c_cancels(call: Caller) -> None:
     assert "cancelled" in answer.reason  # type: ignore[attr-defined]
 
 
+async def test_ctrl_c_that_cannot_be_heeded_is_told_and_the_outcome_too(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full() -> bool:
+        raise ZentriError("the disk is full")
+
+    interrupt = asyncio.Event()
+    first = await running(call, interrupt)
+    monkeypatch.setattr(call.device.updates, "cancel", full)
+    interrupt.set()
+    async with asyncio.timeout(5):
+        while not call.out.lines:
+            await asyncio.sleep(0)
+    assert call.out.lines == ["The update cannot be taken back: the disk is full"]
+    assert call.device.updates.gate is not None
+    call.device.updates.gate.set()
+    assert (await first).code == Code.SUCCESS  # type: ignore[attr-defined]
+
+
 async def test_ctrl_c_too_late_is_told_and_the_update_goes_on(call: Caller) -> None:
     interrupt = asyncio.Event()
     first = await running(call, interrupt)

@@ -15,7 +15,7 @@ from tests.support.doorman import Doorman
 from tests.support.fakes import FixedClock, MemoryPower
 from tests.support.fleet import Fleet, Release, make_release, make_rootfs
 from zentrid.commands.updaterun import UpdateRunner
-from zentrid.core.bootstate import Fault, add_fault
+from zentrid.core.bootstate import Fault, add_fault, clear_faults
 from zentrid.core.events import DeviceEvent, UpdateAvailable, UpdateChanged
 from zentrid.core.schedule import AGAIN_S, Action, Settings, Windows, parse_windows
 from zentrid.ports import UpdateOptions, UpdateProgress
@@ -44,7 +44,12 @@ class Owner:
         self.auto = AutoUpdates(
             self.device.manager, self.runner, lambda: self.settings, lambda: self.uptime_s, lambda: self.utc,
             boot_good=lambda: self.good and not self.device.manager.on_trial, restart=self.power.reboot, chance=lambda: 0.5,
+            way_out=self.forget_faults,
         )  # fmt: skip
+
+    async def forget_faults(self) -> None:
+        if self.device.running == "r":
+            self.device.store.update(clear_faults)
 
     async def live(self, seconds: float) -> None:
         """Let the time go by, without restarting."""
@@ -375,3 +380,40 @@ async def test_looking_asks_no_hook_and_reports_nothing(
     await owner.live(3600)
     assert doorman.checks
     assert await waiting(device) == [], "that this release is not for this board is told to whoever asks"
+
+
+async def test_safe_mode_with_a_release_that_waits_for_its_restart_is_left(device: Device, published: Release) -> None:
+    """The eighth fault came between the installation and the restart: another restart alone would lead to safe mode again."""
+    assert (await device.update()).ok
+    for _ in range(8):
+        device.store.update(lambda state: add_fault(state, Fault("application", "a", "1.0.0", 9, "?")))
+    await device.boot().start()
+    assert (device.running, device.manager.state) == ("r", "rebooting")
+    owner = Owner(device)
+    await owner.live(600)
+    assert owner.power.reboots == ["update installed"]
+    await owner.restart()
+    assert (device.running, device.manager.state) == ("b", "idle")
+
+
+async def test_a_look_in_safe_mode_gives_up_no_installed_release(device: Device, published: Release) -> None:
+    await device.update()
+    for _ in range(8):
+        device.store.update(lambda state: add_fault(state, Fault("application", "a", "1.0.0", 9, "?")))
+    await device.boot().start()
+    last = await device.update(check_only=True)
+    assert (last.ok, last.reason, device.manager.state) == (False, "waiting", "rebooting")
+    assert await waiting(device) == []
+
+
+async def test_a_boot_state_that_takes_no_writes_is_no_reason_to_restart_for_ever(
+    device: Device, published: Release
+) -> None:
+    await device.update()
+    for _ in range(8):
+        device.store.update(lambda state: add_fault(state, Fault("application", "a", "1.0.0", 9, "?")))
+    await device.boot().start()
+    device.store.broken_from = 0
+    owner = Owner(device)
+    await owner.live(600)
+    assert owner.power.reboots == []

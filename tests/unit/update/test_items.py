@@ -17,8 +17,11 @@ from tests.support.items import CRASHES, STAYS, Household, add, app, file, tar_a
 from zentrid.adapters.items import ItemFolder, find_file, publish_files
 from zentrid.core.bootstate import Fault, add_fault
 from zentrid.core.health import Policy
-from zentrid.core.items import ItemSet
+from zentrid.core.items import HEALTHY, ItemSet
 from zentrid.ports import UpdateOptions
+from zentrid.update import itemset
+from zentrid.update.attempt import Attempt
+from zentrid.update.journal import Entry, Journal
 
 Publish = Callable[..., Release]
 
@@ -155,6 +158,30 @@ async def test_a_tar_becomes_a_folder_that_only_its_owner_can_change(
     assert all(path.stat().st_uid == os.geteuid() for path in folder.rglob("*"))
     for path in (scene.folder / "data" / "items").rglob("*"):
         assert not path.lstat().st_mode & 0o022 or path.is_symlink(), path
+
+
+async def test_a_folder_that_a_worker_made_endless_is_removed(scene: Device, publish: Publish) -> None:
+    incoming = items_of(scene).make_incoming()
+    fd = os.open(incoming, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=fd)
+        fd, above = os.open("d", os.O_RDONLY, dir_fd=fd), fd
+        os.symlink("/", "up", dir_fd=above)
+        os.close(above)
+    os.close(fd)
+    scene.start()
+    await scene.manager.start()
+    assert not incoming.exists()
+    publish(add(None, "1.0.1", [file("rules", b"new")]))
+    assert (await scene.update()).ok
+
+
+async def test_what_is_installed_is_not_offered_any_more(scene: Device, publish: Publish) -> None:
+    publish(add(None, "1.0.1", [file("rules", b"new")]))
+    await scene.update(check_only=True)
+    assert scene.manager.available == "1.0.1"
+    assert (await scene.update()).ok
+    assert scene.manager.available == ""
 
 
 async def test_files_have_a_stable_path(scene: Device, publish: Publish, tmp_path: Path) -> None:
@@ -446,3 +473,66 @@ async def test_the_trial_goes_on_when_nobody_follows(scene: Device, publish: Pub
     await home.until(lambda: len(outbox))
     assert scene.manager.state == "idle"
     assert [report["event"] for report in await waiting(scene)] == ["installed"]
+
+
+async def test_a_failure_inside_does_not_end_all_updates(
+    scene: Device, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(add(None, "1.0.1", [file("rules", b"new")]))
+
+    async def broken(_attempt: Attempt, _news: Any) -> None:
+        raise RuntimeError("never foreseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempt, "follow", broken)
+        with pytest.raises(RuntimeError):
+            await scene.update()
+    assert scene.manager.state == "downloading"
+    last = await scene.update()
+    assert last.ok, last.message
+    assert content(scene, "rules") == b"new"
+    assert [report["event"] for report in await waiting(scene) if report["event"] != "progress"] == [
+        "failed",
+        "installed",
+    ]
+
+
+def refuse_once(patch: pytest.MonkeyPatch, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Let the disk refuse the first write of the journal that is `wanted`; return what was refused."""
+    refused: list[dict[str, Any]] = []
+    save = Journal.save
+
+    def full(journal: Journal, **changes: Any) -> Entry:
+        if not refused and wanted(changes):
+            refused.append(changes)
+            raise OSError(28, "No space left on device")
+        return save(journal, **changes)
+
+    patch.setattr(Journal, "save", full)
+    patch.setattr(itemset, "_AGAIN_S", 0.05)
+    return refused
+
+
+async def test_a_trial_that_the_journal_cannot_end_is_ended_later(
+    scene: Device, publish: Publish, home: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = refuse_once(monkeypatch, lambda changes: changes.get("starts") == HEALTHY)
+    publish(add(None, "1.0.1", [app("one", STAYS.format(1))]))
+    assert not (await scene.update()).ok
+    assert refused
+    await home.until(lambda: scene.manager.state == "idle")
+    assert scene.manager.version == "1.0.1"
+    assert [report["event"] for report in await waiting(scene)] == ["installed"]
+
+
+async def test_what_was_taken_back_is_not_judged_again(
+    scene: Device, publish: Publish, home: Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old set is in place again, and healthy; that says nothing about the new one."""
+    refused = refuse_once(monkeypatch, lambda changes: "failed_version" in changes)
+    publish(add(None, "1.0.1", [app("one", CRASHES)]))
+    assert not (await scene.update()).ok
+    assert refused
+    await home.until(lambda: scene.manager.state == "idle")
+    assert (scene.manager.version, scene.manager.failed_version) == ("1.0.0", "1.0.1")
+    assert [report["event"] for report in await waiting(scene)] == ["rolled_back"]

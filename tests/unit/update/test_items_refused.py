@@ -94,6 +94,7 @@ async def test_the_rules_for_releases_hold(
 ) -> None:
     scene.doorman.habits.unpublished = {"1.0.1"}
     fields = {"version": "1.0.1", **fields}
+    scene.doorman.habits.unpublished = {"1.0.1"}
     offer(fields.pop("version"), [file("x", b"x")], **fields)
     assert says in await refused(scene, reason)
     assert not scene.doorman.asked("payload")

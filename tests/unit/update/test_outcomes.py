@@ -6,7 +6,9 @@ import asyncio
 import errno
 import json
 import shutil
+import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.support.fleet import Release
 from zentrid.core import names
 from zentrid.core.bootstate import BootStateWriteError, Fault, add_fault
 from zentrid.update.errors import DmsUnreachableError
+from zentrid.update.journal import Entry, Journal
 
 
 async def until_old(device: Device) -> None:
@@ -329,3 +332,34 @@ async def test_the_supervisor_comes_up_without_a_data_partition(device: Device, 
     await manager.start()
     last = await device.update()
     assert not last.ok
+
+
+async def test_an_update_that_is_asked_for_while_the_boot_becomes_good(
+    device: Device, published: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both conclude the update before: one of them does it, and neither ends the supervisor."""
+    await device.update()
+    await device.boot().start()
+    save = Journal.save
+
+    def slow(journal: Journal, **changes: Any) -> Entry:
+        time.sleep(0.1)
+        return save(journal, **changes)
+
+    monkeypatch.setattr(Journal, "save", slow)
+    good = asyncio.create_task(device.manager.on_healthy())
+    while not device.store.read().good("b"):
+        await asyncio.sleep(0.001)
+    last = await device.update()
+    await good
+    assert (last.ok, last.result, device.manager.state) == (True, 2, "idle")
+    assert [report["event"] for report in await waiting(device)] == ["installed"]
+
+
+def test_what_is_remembered_while_the_journal_is_written_stays(device: Device) -> None:
+    def meanwhile(_step: str) -> None:
+        journal.remember(to_version="1.1.0")
+
+    journal = Journal(device.folder / "a journal", meanwhile)
+    journal.save(failed_version="1.0.0")
+    assert (journal.entry.failed_version, journal.entry.to_version) == ("1.0.0", "1.1.0")

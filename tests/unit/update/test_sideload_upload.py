@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -396,3 +397,15 @@ async def test_ctrl_c_closes_the_door(tmp_path: Path) -> None:
     assert answer.reason == "The upload door is closed; nothing was installed."
     door = await console.uploads.open()
     await door.close()
+
+
+async def test_a_process_that_takes_nothing_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zentrid.adapters.uploads._TAKE_S", 0.01)
+    code = "import os, time; os.fork() or os.setsid(); time.sleep(15)"
+    doors = UploadDoors(tmp_path, lambda: 0, address="127.0.0.1", argv=(sys.executable, "-c", code))
+    door = await doors.open()
+    async with asyncio.timeout(10):
+        for _ in range(40):
+            await door.tell(UpdateProgress("downloading", 5, "x" * 8000))
+        await door.close(wait_s=0.5)
+    assert not door.path.exists()

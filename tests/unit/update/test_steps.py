@@ -11,6 +11,7 @@ from tests.support import doorman as module
 from tests.support.device import Device, waiting
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release, make_release, make_rootfs
+from tests.support.items import add, file
 from zentrid.core.chain import MAX_STEPS
 from zentrid.ports import UpdateProgress
 
@@ -95,6 +96,29 @@ async def test_without_the_step_on_the_server_it_is_said_what_to_publish(
     )
     assert (device.snapshot(), device.store.read()) == before
     assert await events(device) == [("failed", "2.0.0", "min_version")]
+
+
+async def test_a_step_without_firmware_leads_nowhere(device: Device, doorman: Doorman, fleet: Fleet) -> None:
+    """It would be installed, and the release behind it be no nearer."""
+    publish(fleet, device, ("2.0.0", "1.5.0"))
+    fleet.publish(add(None, "1.5.0", [file("rules", b"new")]))
+    doorman.offer = "2.0.0"
+    last = await device.update()
+    assert (last.ok, last.reason) == (False, "min_version")
+    assert "release 1.5.0 holds only applications and files" in last.message
+    assert await events(device) == [("failed", "2.0.0", "min_version")]
+
+
+async def test_a_way_may_end_in_applications_and_files(device: Device, doorman: Doorman, fleet: Fleet) -> None:
+    publish(fleet, device, ("1.5.0", None))
+    fleet.publish(add(None, "2.0.0", [file("rules", b"new")], min_version="1.5.0"))
+    doorman.offer = "2.0.0"
+    assert (await device.update()).ok
+    await restart(device)
+    assert (await go_on(device)).message == "Updated to DEMO-VIRT_SENSOR-2.0.0."
+    assert (device.manager.next_step, device.manager.version) == (None, "2.0.0")
+    reports = await waiting(device)
+    assert reports[-1]["detail"] == "release 2.0.0 is in use and healthy"
 
 
 async def test_a_server_that_answers_with_another_release_is_not_followed(

@@ -119,6 +119,7 @@ async def test_one_that_is_silent_is_stopped(request_: Request) -> None:
         ("pass", "ended without an answer"),
         ("print('hello')", "makes no sense"),
         ("print('[1]')", "makes no sense"),
+        ('print(\'{"type":"progress","phase":"downloading","percent":1e999,"received_bytes":0}\')', "makes no sense"),
         ('print(\'{"type":"answer","values":[]}\')', "makes no sense"),
         ('print(\'{"type":"failure"}\')', "makes no sense"),
         ('print(\'{"type":"progress","phase":"x","percent":Infinity,"received_bytes":1}\')', "makes no sense"),
@@ -135,6 +136,22 @@ async def test_nonsense_is_not_believed(request_: Request, code: str, problem: s
 async def test_one_that_cannot_be_started(request_: Request) -> None:
     with pytest.raises(WorkerDiedError, match="cannot be started"):
         await collect(["/no/such/program"], request_)
+
+
+HOLDS_ITS_PIPES = """
+import os, signal, sys, time
+if os.fork() == 0:
+    {escape}
+    time.sleep(25)
+    os._exit(0)
+print('{{"type":"answer","values":{{}}}}', flush=True)
+"""
+
+
+@pytest.mark.parametrize("escape", ["pass", "os.setsid()"])
+async def test_what_a_worker_leaves_running_is_not_waited_for(request_: Request, escape: str) -> None:
+    async with asyncio.timeout(20):
+        assert isinstance((await collect(python(HOLDS_ITS_PIPES.format(escape=escape)), request_))[-1], Answer)
 
 
 async def test_its_complaints_are_logged(request_: Request, caplog: pytest.LogCaptureFixture) -> None:

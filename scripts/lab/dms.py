@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -84,6 +85,10 @@ class LabDms:
         """The demonstration account: user, password, token, product."""
         account: dict[str, str] = json.loads((self.data / "demo.json").read_text())
         return account
+
+    def forget_patches(self) -> None:
+        """Remove every patch that the server has made; it makes them again when a device asks."""
+        shutil.rmtree(self.data / "patches", ignore_errors=True)
 
     def start(self, *, detached: bool = False) -> None:
         """Start the server and wait until it is ready; nothing happens if it runs already."""

@@ -152,7 +152,8 @@ def test_stop_ends_what_it_forked_and_a_missing_one_is_told(running: WatchedBoar
     running.send("set system.boot.app nothing").expect_ok()
     answer = running.send("app start")
     assert answer.code == 1
-    assert "there is no application called nothing in /data/zentri/apps or /usr/share/zentri/apps" in str(answer)
+    places = "/data/zentri/items/slot-a/apps or /data/zentri/apps or /usr/share/zentri/apps"
+    assert f"there is no application called nothing in {places}" in str(answer)
     assert pids(running) == []
     running.send('set system.boot.app ""').expect_ok()
 

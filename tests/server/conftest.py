@@ -16,6 +16,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from dms_server.app import DEVICE_PORT, create_app, port_of
 from dms_server.core import CORE
 from dms_server.settings import Settings
+from dms_server.testing import RunningDms
 from scripts.provision_tool.device import DeviceOptions, make_device
 from scripts.provision_tool.fleet import delegate_product, make_fleet
 from tests.server.helpers import PRODUCT, Dms
@@ -41,6 +42,16 @@ def identities(tmp_path_factory: pytest.TempPathFactory, fleet: Path) -> list[Pa
     """Identity folders of three devices."""
     base = tmp_path_factory.mktemp("devices")
     return [make_device(fleet, base / str(number), DeviceOptions()).folder for number in range(3)]
+
+
+@pytest.fixture
+def running(tmp_path: Path, fleet: Path) -> Iterator[RunningDms]:
+    """A server in its own process."""
+    dms = RunningDms(tmp_path / "data", fleet)
+    try:
+        yield dms.start()
+    finally:
+        dms.kill()
 
 
 StartDms = Callable[..., Awaitable[Dms]]

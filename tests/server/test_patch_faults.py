@@ -10,15 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 
 from dms_server.patches.child import SERVER_GONE
-from dms_server.testing import ROOT, RunningDms, device_tls
+from dms_server.testing import ROOT, RunningDms
+from tests.server.client import Client
 from tests.server.conftest import StartDms
 from tests.server.helpers import PRODUCT, Device, Dms, Person
 from tests.server.making import Publisher
@@ -254,48 +254,10 @@ async def test_a_full_disk_breaks_nothing(
 
 
 # --- the server ends in the middle ------------------------------------------------------------------------------------------
-@pytest.fixture
-def running(tmp_path: Path, fleet: Path) -> Iterator[RunningDms]:
-    """A server in its own process."""
-    dms = RunningDms(tmp_path / "data", fleet)
-    try:
-        yield dms.start()
-    finally:
-        dms.kill()
-
-
-class Client:
-    """Talks to a server process, as a device and as its owner."""
-
-    def __init__(self, dms: RunningDms, identity: Path) -> None:
-        self.dms = dms
-        self.uuid = json.loads((identity / "identity.json").read_text())["uuid"]
-        self.device_pool = urllib3.PoolManager(ssl_context=device_tls(identity), retries=False)
-        self.web_pool = urllib3.PoolManager(retries=False)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.device_pool.clear()
-        self.web_pool.clear()
-
-    def post(self, path: str, **body: Any) -> Any:
-        """POST as the device."""
-        url = f"{self.dms.device_url}/device/v1/{path}"
-        return self.device_pool.request("POST", url, json={"uuid": self.uuid, **body}).json()
-
-    def get(self, path: str) -> urllib3.BaseHTTPResponse:
-        """GET as the device."""
-        return self.device_pool.request("GET", f"{self.dms.device_url}/device/v1/{path}")
-
-    def api(self, method: str, path: str, **options: Any) -> Any:
-        """Call the API as the owner."""
-        headers = {"Authorization": f"Bearer {self.dms.token}"}
-        return self.web_pool.request(method, f"{self.dms.web_url}/api/v1/{path}", headers=headers, **options).json()
-
-    def state(self, version: str) -> list[str]:
-        """Return the states of the patches to a version."""
-        items = self.api("GET", f"bundles/{PRODUCT}/{version}")["items"]
-        return [patch["state"] for item in items for patch in item["patches"]]
+def states(client: Client, version: str) -> list[str]:
+    """Return the states of the patches to a version."""
+    items = client.api("GET", f"bundles/{PRODUCT}/{version}")["items"]
+    return [patch["state"] for item in items for patch in item["patches"]]
 
 
 def wait_for(check: Any, what: str) -> None:
@@ -323,7 +285,7 @@ def test_a_server_that_ends_in_the_middle_goes_on_after_the_next_start(
         wait_for(lambda: workers(server), "a worker")
         (worker,) = workers(server)
         os.kill(worker, signal.SIGSTOP)
-        assert client.state("1.2.0") == ["making"]
+        assert states(client, "1.2.0") == ["making"]
         client.close()
         if how == "killed":
             running.kill()
@@ -333,7 +295,7 @@ def test_a_server_that_ends_in_the_middle_goes_on_after_the_next_start(
         wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker ends with its server")
         assert not list((running.data / "patches").rglob("*.zps"))
         running.start()
-        wait_for(lambda: client.state("1.2.0") == ["ready"], "the patch is made after the start")
+        wait_for(lambda: states(client, "1.2.0") == ["ready"], "the patch is made after the start")
         assert apply(client.get(path_of(2, 1)).data, release(1), SIZE_BYTES) == release(2)
         left = [path for path in (running.data / "patches").rglob("*") if path.is_file()]
         assert [path.suffix for path in left] == [".zps"]

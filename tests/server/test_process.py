@@ -9,10 +9,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,70 +19,34 @@ from tuf.api.metadata import Metadata, Snapshot, Timestamp  # type: ignore[attr-
 
 from dms_server.errors import SetupError
 from dms_server.settings import load_settings
-from dms_server.testing import ROOT, RunningDms, device_tls
+from dms_server.testing import ROOT, RunningDms
 from scripts.provision_tool.fleet import make_fleet
+from tests.server.client import Client
 from tests.server.conftest import StartDms
 from tests.server.helpers import PRODUCT, ask
 from tests.server.making import Publisher
-
-
-@pytest.fixture
-def running(tmp_path: Path, fleet: Path) -> Iterator[RunningDms]:
-    """A server in its own process."""
-    dms = RunningDms(tmp_path / "data", fleet)
-    try:
-        yield dms.start()
-    finally:
-        dms.kill()
-
-
-class Client:
-    """Talks to a server process, as a device and as its owner."""
-
-    def __init__(self, dms: RunningDms, identity: Path) -> None:
-        self.dms = dms
-        self.uuid = json.loads((identity / "identity.json").read_text())["uuid"]
-        self.device_pool = urllib3.PoolManager(ssl_context=device_tls(identity), retries=False)
-        self.web_pool = urllib3.PoolManager(retries=False)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.device_pool.clear()
-        self.web_pool.clear()
-
-    def device(self, path: str, **body: Any) -> Any:
-        """POST as the device."""
-        url = f"{self.dms.device_url}/device/v1/{path}"
-        return self.device_pool.request("POST", url, json={"uuid": self.uuid, **body}).json()
-
-    def api(self, method: str, path: str, **options: Any) -> Any:
-        """Call the API as the owner."""
-        headers = {"Authorization": f"Bearer {self.dms.token}"}
-        return self.web_pool.request(method, f"{self.dms.web_url}/api/v1/{path}", headers=headers, **options).json()
 
 
 def test_restart_and_kill_keep_everything(running: RunningDms, fleet: Path, identities: list[Path]) -> None:
     ports = running.device_port, running.web_port
     with Client(running, identities[0]) as client:
         demo = running.demo
-        assert client.device("claim", user=demo["user"], password=demo["password"])["result"] == "ok"
-        assert client.device("activate", product=PRODUCT)["result"] == "ok"
+        assert client.post("claim", user=demo["user"], password=demo["password"])["result"] == "ok"
+        assert client.post("activate", product=PRODUCT)["result"] == "ok"
         assert client.api("POST", "bundles", body=Publisher(fleet, PRODUCT).make("1.1.0"))["result"] == "ok"
         client.api("POST", f"bundles/{PRODUCT}/1.1.0/tag", json={"tag": "release"})
         report = {"id": str(uuid4()), "time": "2026-01-01T00:00:00Z", "event": "installed", "version": "1.0.0"}
-        client.device("report", **report)
+        client.post("report", **report)
     running.kill()
     running.start()
     assert (running.device_port, running.web_port) == ports
     with Client(running, identities[0]) as client:
-        assert client.device("check", version="1.0.0")["update"]["version"] == "1.1.0"
-        assert client.device("report", **report)["message"] == "report was here before"
+        assert client.post("check", version="1.0.0")["update"]["version"] == "1.1.0"
+        assert client.post("report", **report)["message"] == "report was here before"
         assert len(client.api("GET", f"devices/{client.uuid}/reports")["reports"]) == 1
     running.restart()
     with Client(running, identities[0]) as client:
-        assert client.device("check", version="1.0.0")["update"]["version"] == "1.1.0"
+        assert client.post("check", version="1.0.0")["update"]["version"] == "1.1.0"
         assert client.api("GET", f"bundles/{PRODUCT}/1.1.0")["tags"] == ["release"]
 
 
@@ -92,10 +54,10 @@ def test_kill_in_the_middle_of_reports_loses_no_acknowledged_one(running: Runnin
     acknowledged = []
     with Client(running, identities[0]) as client:
         demo = running.demo
-        client.device("claim", user=demo["user"], password=demo["password"])
+        client.post("claim", user=demo["user"], password=demo["password"])
         for _ in range(20):
             key = str(uuid4())
-            if client.device("report", id=key, time="", event="boot")["result"] == "ok":
+            if client.post("report", id=key, time="", event="boot")["result"] == "ok":
                 acknowledged.append(key)
     running.kill()
     running.start()

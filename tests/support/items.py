@@ -10,11 +10,13 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tests.support.applications import MarkedCage
-from tests.support.device import Device
-from tests.support.fleet import BOARD, PRODUCT, Release
+from tests.support.device import Device, factory_state
+from tests.support.doorman import Doorman
+from tests.support.fleet import BOARD, PRODUCT, Fleet, Release
 from zentrid.adapters.apps import AppRunner
 from zentrid.adapters.items import ItemFolder
 from zentrid.adapters.ringfile import RingFile
@@ -162,3 +164,15 @@ class Household:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.02)
+
+
+async def device_with(release: Release, folder: Path, fleet: Fleet, doorman: Doorman) -> Device:
+    """Return a device that runs `release` and is good; its other slot is empty."""
+    device = Device(folder, fleet, doorman)
+    device.flash("a", release)
+    device.flash("r", release)
+    device.store.write(factory_state())
+    fleet.publish(release)
+    device.boot()
+    await device.manager.start()
+    return device

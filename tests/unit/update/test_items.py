@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.device import Device, factory_state, waiting
+from tests.support.device import Device, waiting
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release, make_release, make_rootfs
-from tests.support.items import CRASHES, STAYS, Household, add, app, file, tar_app
+from tests.support.items import CRASHES, STAYS, Household, add, app, device_with, file, tar_app
 from zentrid.adapters.items import ItemFolder, find_file, publish_files
 from zentrid.core.bootstate import Fault, add_fault
 from zentrid.core.health import Policy
@@ -33,14 +33,7 @@ def base_release() -> Release:
 
 @pytest.fixture
 async def scene(tmp_path: Path, fleet: Fleet, doorman: Doorman, base_release: Release) -> Device:
-    device = Device(tmp_path / "device", fleet, doorman)
-    device.flash("a", base_release)
-    device.flash("r", base_release)
-    device.store.write(factory_state())
-    fleet.publish(base_release)
-    device.boot()
-    await device.manager.start()
-    return device
+    return await device_with(base_release, tmp_path / "device", fleet, doorman)
 
 
 @pytest.fixture

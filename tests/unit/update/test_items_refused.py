@@ -13,10 +13,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.device import Device, factory_state, waiting
+from tests.support.device import Device, waiting
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release, make_release, make_rootfs
-from tests.support.items import STAYS, Payload, add, app, description, file, member, payload, script, tar, tar_app
+from tests.support.items import (
+    STAYS,
+    Payload,
+    add,
+    app,
+    description,
+    device_with,
+    file,
+    member,
+    payload,
+    script,
+    tar,
+    tar_app,
+)
 from zentrid.adapters.items import ItemFolder
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.core.items import RESERVE_BYTES
@@ -34,14 +47,7 @@ def base_release() -> Release:
 
 @pytest.fixture
 async def scene(tmp_path: Path, fleet: Fleet, doorman: Doorman, base_release: Release) -> Device:
-    device = Device(tmp_path / "device", fleet, doorman)
-    device.flash("a", base_release)
-    device.flash("r", base_release)
-    device.store.write(factory_state())
-    fleet.publish(base_release)
-    device.boot()
-    await device.manager.start()
-    return device
+    return await device_with(base_release, tmp_path / "device", fleet, doorman)
 
 
 @pytest.fixture

@@ -223,10 +223,12 @@ async def test_a_reader_that_is_taken_over_is_bounded(
     (tmp_path / "dms_server" / "faults").mkdir(parents=True)
     for folder in ("dms_server", "dms_server/faults"):
         (tmp_path / folder / "__init__.py").touch()
+    # Filling memory takes time as well: on a busy machine a second could end it before the memory does.
+    cpu_s = 1 if how == "time" else 20
     limits = (
         "import resource\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({child.MEMORY_MAX_BYTES}, {child.MEMORY_MAX_BYTES}))\n"
-        "resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\n"
+        f"resource.setrlimit(resource.RLIMIT_CPU, ({cpu_s}, {cpu_s}))\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({child.OUTPUT_MAX_BYTES}, {child.OUTPUT_MAX_BYTES}))\n"
     )
     (tmp_path / "dms_server" / "faults" / "child.py").write_text(limits + HOSTILE[how])

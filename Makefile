@@ -38,7 +38,7 @@ test: image ## all tests, those on the virtual board included (JOBS=2 at a time;
 	@$(PYTHON) -m pytest $(SHARED_OUT) $(ARGS)
 
 test-fast: setup ## the tests that need no board
-	@$(PYTHON) -m pytest $(SHARED_OUT) --ignore tests/board $(ARGS)
+	@$(PYTHON) -m pytest $(SHARED_OUT) tests/unit tests/server $(ARGS)
 
 fuzz: setup ## feed changed inputs to every parser of foreign bytes (FUZZ_SECONDS=60 for all together, TARGETS=names)
 	@$(PYTHON) -c "import atheris" 2> /dev/null || \

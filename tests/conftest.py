@@ -27,6 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _rank(path: Path) -> int:
-    if path.name in _LONGEST_FIRST:
+    on_board = "board" in path.relative_to(Path(__file__).parent).parts[:1]
+    if on_board and path.name in _LONGEST_FIRST:
         return _LONGEST_FIRST.index(path.name)
-    return len(_LONGEST_FIRST) + ("board" not in path.parts)
+    return len(_LONGEST_FIRST) + (not on_board)

@@ -49,7 +49,7 @@ from zentrid.update.running import running_release
 log = logging.getLogger(__name__)
 
 _DETAIL_CHARS: Final = 600
-_NOT_FOUND, _SERVER_ERROR = 404, 500
+_SERVER_ERROR: Final = 500
 _ACTIVATED: Final = (State.ACTIVATING, State.REBOOTING, State.CONFIRMING)
 
 

@@ -113,11 +113,11 @@ def test_it_has_no_rights_but_its_own(running: WatchedBoard):
 
 def test_memory_files_and_processes_are_limited(running: WatchedBoard):
     play(running, "files")
-    line = wait_for_log(running, "files ")
+    line = wait_for_log(running, " app: files ")  # not: "begin files"
     assert 240 <= int(line.split()[-2]) < 256
     assert line.endswith(" 24")
     play(running, "bomb")
-    line = wait_for_log(running, "processes ")
+    line = wait_for_log(running, " app: processes ")
     assert int(line.split()[-2]) == 63
     assert line.endswith(" 11")
     assert len(pids(running)) == 64

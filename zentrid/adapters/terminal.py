@@ -8,7 +8,7 @@ from typing import Final
 
 from zentrid.adapters.console import Door
 from zentrid.commands.call import BUFFERED, HEADER, PROMPT, Answer, SessionState
-from zentrid.core.framing import body_bytes, clean, encode_answer, encode_log
+from zentrid.core.framing import body_bytes, clean, encode_answer, encode_data, encode_log
 
 BAR_CHARS: Final = 24
 LINE_CHARS: Final = 78
@@ -105,10 +105,15 @@ class Terminal:
             self._write_log(text)
         if answer.reason and self._state.shows("error"):
             self._write_log(answer.reason)
+        self._door.write(self._encoded(answer))
+
+    def _encoded(self, answer: Answer) -> bytes:
         if self._state.flag(HEADER):
-            self._door.write(encode_answer(answer.code, answer.body, safe_mode=self._safe_mode))
-        else:
-            self._door.write(body_bytes(answer.body))
+            if answer.data is not None:
+                return encode_data(answer.data, safe_mode=self._safe_mode)
+            return encode_answer(answer.code, answer.body, safe_mode=self._safe_mode)
+        # A person's terminal is shown bytes as text: it must not obey them.
+        return body_bytes(answer.body if answer.data is None else answer.data.decode("utf-8", "replace"))
 
     def announce(self, text: str, redraw: bytes) -> None:
         """Show lines that no command asked for, and the line being typed again below them."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from zentrid.commands.context import Context
 from zentrid.core.framing import TEXTS, Code
-from zentrid.core.grammar import Arguments
+from zentrid.core.grammar import Arguments, CommandError
 from zentrid.core.variables import Value, Values
 
 if TYPE_CHECKING:
@@ -31,6 +31,25 @@ class Output(Protocol):
 
     def progress(self, percent: int, text: str) -> None:
         """Show how far a long command is; the door decides how often."""
+
+
+class Payload(Protocol):
+    """The bytes that follow a command's line, at doors that can carry some."""
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Return exactly the next `size_bytes` bytes. Raises CommandError: fewer came, or this door carries none."""
+
+
+class NoPayload:
+    """A door that carries nothing but lines."""
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Refuse."""
+        if not size_bytes:
+            return b""
+        raise CommandError(
+            Code.FAILED, "Bytes cannot be sent through this door; use a console in machine mode, SSH or HTTP."
+        )
 
 
 class CollectedOutput:
@@ -98,6 +117,8 @@ class Reply:
     body: str = TEXTS[Code.SUCCESS]
     then: Callable[[], Awaitable[None]] | None = None
     """To be awaited by the door after the answer has gone out (restarting, for example)."""
+    data: bytes | None = None
+    """Bytes to go out as they are, in place of the body; None: there is a body."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,8 @@ class Answer:
     body: str
     reason: str = ""
     then: Callable[[], Awaitable[None]] | None = None
+    data: bytes | None = None
+    """As in `Reply`."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +144,7 @@ class Call:
     arguments: Arguments
     interrupt: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by Ctrl-C, for commands that declare to look at it."""
+    payload: Payload = field(default_factory=NoPayload)
 
 
 Handler = Callable[[Call], Awaitable[Reply | str | None]]

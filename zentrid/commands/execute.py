@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from zentrid.commands.call import Answer, Call, Output, Reply, SessionState
+from zentrid.commands.call import Answer, Call, NoPayload, Output, Payload, Reply, SessionState
 from zentrid.commands.context import Context
 from zentrid.commands.registry import Command, Registry
 from zentrid.core.framing import TEXTS, Code
@@ -33,7 +33,12 @@ class Executor:
     _after: set[asyncio.Future[None]] = field(default_factory=set)
 
     async def execute(
-        self, line: str, session: SessionState, out: Output, interrupt: asyncio.Event | None = None
+        self,
+        line: str,
+        session: SessionState,
+        out: Output,
+        interrupt: asyncio.Event | None = None,
+        payload: Payload | None = None,
     ) -> Answer | None:
         """Carry out one line; None for a blank one. Never raises, except when cancelled."""
         try:
@@ -44,7 +49,9 @@ class Executor:
             arguments = command.signature.parse(rest, command.name)
         except CommandError as error:
             return failure(error.code, str(error))
-        call = Call(self.ctx, self.registry, session, out, arguments, interrupt or asyncio.Event())
+        call = Call(
+            self.ctx, self.registry, session, out, arguments, interrupt or asyncio.Event(), payload or NoPayload()
+        )
         return await self._run(command, call)
 
     async def afterwards(self, answer: Answer) -> str:
@@ -105,4 +112,4 @@ class Executor:
             )
         if not isinstance(reply, Reply):
             reply = Reply() if reply is None else Reply(reply)
-        return Answer(Code.SUCCESS, reply.body, then=reply.then)
+        return Answer(Code.SUCCESS, reply.body, then=reply.then, data=reply.data)

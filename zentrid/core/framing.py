@@ -14,6 +14,8 @@ HEADER_BYTES: Final = 9
 """`R000009` and CRLF."""
 MAX_BODY_BYTES: Final = 99_999
 """Five digits of length."""
+MAX_DATA_BYTES: Final = MAX_BODY_BYTES - 2
+"""Most raw bytes in one answer: CRLF follows them."""
 MAX_LOG_BYTES: Final = 4096
 """Longest log block; a longer text goes out as several blocks."""
 _KINDS: Final = b"RSL"
@@ -92,6 +94,13 @@ def encode_answer(code: Code, text: str, *, safe_mode: bool) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         code, body = Code.BUFFER_OVERFLOW, body_bytes(TEXTS[Code.BUFFER_OVERFLOW])
     return _block("S" if safe_mode else "R", code, body)
+
+
+def encode_data(data: bytes, *, safe_mode: bool) -> bytes:
+    """Return a successful answer whose body is `data` as it is, and CRLF; no body for no data. ValueError: too long."""
+    if len(data) > MAX_DATA_BYTES:
+        raise ValueError(f"{len(data)} bytes do not fit into one answer")
+    return _block("S" if safe_mode else "R", Code.SUCCESS, data + CRLF if data else b"")
 
 
 def encode_log(text: str) -> bytes:

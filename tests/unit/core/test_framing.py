@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from zentrid.core.framing import (
     MAX_BODY_BYTES,
+    MAX_DATA_BYTES,
     MAX_LOG_BYTES,
     TEXTS,
     Code,
@@ -16,6 +17,7 @@ from zentrid.core.framing import (
     FrameReader,
     body_bytes,
     encode_answer,
+    encode_data,
     encode_log,
 )
 
@@ -34,6 +36,14 @@ from zentrid.core.framing import (
 )
 def test_answers_to_the_byte(code: Code, text: str, wire: bytes) -> None:
     assert encode_answer(code, text, safe_mode=False) == wire
+
+
+def test_bytes_go_out_as_they_are() -> None:
+    assert encode_data(b"\x00\x03\r\n", safe_mode=False) == b"R000006\r\n\x00\x03\r\n\r\n"
+    assert encode_data(b"", safe_mode=True) == b"S000000\r\n"
+    assert len(encode_data(bytes(MAX_DATA_BYTES), safe_mode=False)) == MAX_BODY_BYTES + 9
+    with pytest.raises(ValueError, match="do not fit"):
+        encode_data(bytes(MAX_DATA_BYTES + 1), safe_mode=False)
 
 
 def test_safe_mode_has_its_own_letter() -> None:

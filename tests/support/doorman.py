@@ -52,6 +52,8 @@ class Habits:
     """Prefix → a Content-Length; nothing follows it, and the connection is closed."""
     eager: bool = False
     """An update is offered although the device says that it runs that version."""
+    hang_up: bool = False
+    """Every connection is closed after its first answer, which does not say so."""
     whole: bool = False
     """Ranges are ignored."""
     tamper: Callable[[str, bytes], bytes] = lambda _path, data: data
@@ -75,6 +77,7 @@ class Doorman:
         self.commands: list[dict[str, Any]] = []
         self.claimed = True
         self.payload_bytes = 0
+        self.connections = 0
         self.offer: str | None = None
         self.port = 0
         self.hold = threading.Event()
@@ -121,6 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     door: Doorman
 
+    def setup(self) -> None:
+        """Count it."""
+        super().setup()
+        self.door.connections += 1
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
@@ -134,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = url.path.removeprefix("/device/v1/")
         door, habits = self.door, self.door.habits
+        self.close_connection = self.close_connection or habits.hang_up
         door.requests.append((self.command, self.path, self.headers.get("Range", "")))
         for prefix, (status, message) in habits.refuse.items():
             if path.startswith(prefix) and not habits.recovers():

@@ -15,18 +15,24 @@ import os
 import re
 import stat
 import struct
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import local
 from typing import Final
 
-from zentrid.adapters.blockdev import DIRECT_BYTES, read_into
+from zentrid.adapters.blockdev import read_into
 from zentrid.bundle.tree import BLOCK_BYTES
 
 CONTROL: Final = Path("/dev/mapper/control")
 PREFIX: Final = "zentri-"
 """Begins the name of every mapping made here, so that what a killed run left can be found."""
+READERS: Final = 2
+"""How many reads are under way at a time; boards of this kind have two to four processors, and memory counts."""
+_STEP_BLOCKS: Final = 128
 
 _SYS_BLOCK = Path("/sys/class/block")
 _HEAD = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")
@@ -107,23 +113,43 @@ def remove_leftovers(sys_block: Path = _SYS_BLOCK) -> None:
 def read_through(mapping: Mapping) -> Iterator[int]:
     """Read the whole mapping past every cache; yields the number of blocks that are right so far.
 
-    Raises BadBlockError at the first block that the kernel refuses, or OSError.
+    Several reads are under way at a time: the kernel hashes what one read brings on one processor. Raises BadBlockError at
+    the first block that the kernel refuses, or OSError.
     """
-    # Not closed by hand: an error's traceback still holds pieces of it.
-    view = memoryview(mmap.mmap(-1, DIRECT_BYTES))
     fd = os.open(mapping.device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
-        step = DIRECT_BYTES // BLOCK_BYTES
-        for start in range(0, mapping.n_blocks, step):
-            count = min(step, mapping.n_blocks - start)
-            try:
-                read_into(fd, start * BLOCK_BYTES, view[: count * BLOCK_BYTES])
-            except OSError:
-                _find_bad(fd, start, count, view)
-                raise
-            yield start + count
+        reader = _Reader(fd)
+        with ThreadPoolExecutor(READERS) as pool:
+            under_way: deque[Future[int]] = deque()
+            for start in range(0, mapping.n_blocks, _STEP_BLOCKS):
+                if len(under_way) == READERS:
+                    yield under_way.popleft().result()
+                under_way.append(pool.submit(reader.read, start, min(_STEP_BLOCKS, mapping.n_blocks - start)))
+            while under_way:
+                yield under_way.popleft().result()
     finally:
         os.close(fd)
+
+
+class _Reader:
+    """Reads for several threads, each into a buffer of its own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._own = local()
+
+    def read(self, start: int, count: int) -> int:
+        """Read blocks; return the number of the one behind them. Raises BadBlockError, OSError."""
+        if not hasattr(self._own, "view"):
+            # Not closed by hand: an error's traceback still holds pieces of it.
+            self._own.view = memoryview(mmap.mmap(-1, _STEP_BLOCKS * BLOCK_BYTES))
+        view: memoryview = self._own.view
+        try:
+            read_into(self._fd, start * BLOCK_BYTES, view[: count * BLOCK_BYTES])
+        except OSError:
+            _find_bad(self._fd, start, count, view)
+            raise
+        return start + count
 
 
 class BadBlockError(Exception):

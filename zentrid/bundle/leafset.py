@@ -7,11 +7,14 @@ size does not grow with the payload.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
+from struct import Struct
 from typing import Final, NamedTuple
 
 from zentrid.bundle.tree import HASH_BYTES
 
+_LEAF: Final = Struct(f"{HASH_BYTES}s")
 _PART_BLOCKS: Final = 16384
 """About how many hashes a table holds at a time: some 3 MB."""
 _SLICE_BLOCKS: Final = 64
@@ -30,30 +33,39 @@ class Run(NamedTuple):
 
 def only_in(leaves: bytes, others: bytes | None = None) -> Sequence[int]:
     """Return the indices of the hashes that `others` lacks; of equal ones the first. Ascending."""
-    is_found = bytearray(len(leaves) // HASH_BYTES)
+    n_blocks = len(leaves) // HASH_BYTES
     parts = max(1, -(-max(len(leaves), len(others or b"")) // (_PART_BLOCKS * HASH_BYTES)))
+    if parts == 1:
+        return array("I", sorted(_firsts(_cut(leaves), range(n_blocks), _cut(others or b"")).values()))
+    is_found = bytearray(n_blocks)
     for part in range(parts):
-        seen = set() if others is None else {others[at : at + HASH_BYTES] for at in _places(others, part, parts)}
-        for at in _places(leaves, part, parts):
-            leaf = leaves[at : at + HASH_BYTES]
-            if leaf not in seen:
-                seen.add(leaf)
-                is_found[at // HASH_BYTES] = 1
+        indices = _indices(leaves, part, parts)
+        theirs = () if others is None else map(_leaf_of(others), _indices(others, part, parts))
+        for index in _firsts([*map(_leaf_of(leaves), indices)], indices, theirs).values():
+            is_found[index] = 1
     # An array, because a list takes ten times as much.
-    found = array("I")
-    index = is_found.find(1)
-    while index >= 0:
-        found.append(index)
-        index = is_found.find(1, index + 1)
+    return array("I", compress(range(n_blocks), is_found))
+
+
+def _firsts(leaves: list[bytes], indices: Sequence[int], others: Iterable[bytes]) -> dict[bytes, int]:
+    """Return the lowest index of each hash that is not among `others`."""
+    found = dict(zip(reversed(leaves), reversed(indices), strict=True))
+    for leaf in others:
+        found.pop(leaf, None)
     return found
 
 
-def _places(leaves: bytes, part: int, parts: int) -> Iterable[int]:
-    """Return where the hashes of one part lie (bytes)."""
-    if parts == 1:
-        return range(0, len(leaves), HASH_BYTES)
-    firsts = leaves[::HASH_BYTES]
-    return (index * HASH_BYTES for index, first in enumerate(firsts) if first % parts == part)
+def _cut(leaves: Leaves) -> list[bytes]:
+    return [leaf for (leaf,) in _LEAF.iter_unpack(leaves)]
+
+
+def _leaf_of(leaves: bytes) -> Callable[[int], bytes]:
+    return lambda index: leaves[index * HASH_BYTES : (index + 1) * HASH_BYTES]
+
+
+def _indices(leaves: bytes, part: int, parts: int) -> Sequence[int]:
+    """Return which hashes belong to one part."""
+    return array("I", (index for index, first in enumerate(leaves[::HASH_BYTES]) if first % parts == part))
 
 
 def same_places(leaves: Leaves, others: Leaves, start: int = 0) -> Iterator[tuple[int, int]]:
@@ -83,11 +95,13 @@ class Wanted:
     """The hashes of blocks that are looked for, a part of the target's at a time."""
 
     def __init__(self, leaves: bytes, indices: Iterable[int]) -> None:
-        self._leaves = leaves
-        self._places: dict[bytes, int | list[int]] = {}
-        for index in indices:
-            leaf = leaves[index * HASH_BYTES : (index + 1) * HASH_BYTES]
-            known = self._places.setdefault(leaf, index)
+        indices = array("I", indices)
+        cut = [*map(_leaf_of(leaves), indices)]
+        self._places: dict[bytes, int | list[int]] = dict(zip(reversed(cut), reversed(indices), strict=True))
+        if len(self._places) == len(cut):
+            return
+        for leaf, index in zip(cut, indices, strict=True):
+            known = self._places[leaf]
             if isinstance(known, list):
                 known.append(index)
             elif known != index:
@@ -103,23 +117,22 @@ class Wanted:
 
     def runs_in(self, others: bytes, start: int = 0) -> Iterator[Run]:
         """Yield what of the wanted blocks a list of hashes has, which begins at its owner's index `start`; each block once."""
-        run: Run | None = None
-        get = self._places.get
-        for number in range(len(others) // HASH_BYTES):
-            places = get(others[number * HASH_BYTES : (number + 1) * HASH_BYTES])
+        # Plain numbers, for speed: most of a release is found here.
+        source = target = blocks = 0
+        pop = self._places.pop
+        for index, (leaf,) in enumerate(_LEAF.iter_unpack(others), start):
+            places = pop(leaf, None)
             if places is None:
                 continue
-            del self._places[others[number * HASH_BYTES : (number + 1) * HASH_BYTES]]
-            index = start + number
             for place in (places,) if isinstance(places, int) else places:
-                if run and (run.source + run.blocks, run.target + run.blocks) == (index, place):
-                    run = run._replace(blocks=run.blocks + 1)
+                if blocks and source + blocks == index and target + blocks == place:
+                    blocks += 1
                     continue
-                if run:
-                    yield run
-                run = Run(index, place, 1)
-        if run:
-            yield run
+                if blocks:
+                    yield Run(source, target, blocks)
+                source, target, blocks = index, place, 1
+        if blocks:
+            yield Run(source, target, blocks)
 
 
 def batches(indices: Iterator[int], size: int = _PART_BLOCKS) -> Iterator[Sequence[int]]:

@@ -100,8 +100,7 @@ class Patch:
 
     def _needed(self, target: TargetPayload, number: int) -> bool:
         frame = self._header.frames[number]
-        missing = self._missing
-        return not all(target.has(missing[ordinal]) for ordinal in range(frame.first, frame.first + frame.blocks))
+        return not target.has_all(self._missing[frame.first : frame.first + frame.blocks])
 
     def _fetch(self, target: TargetPayload, start: int, stop: int) -> None:
         frames = self._header.frames

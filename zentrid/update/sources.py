@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -49,18 +49,17 @@ class Source:
     """What the tree must come to (hexadecimal); empty: not known."""
     checked_fd: int | None = None
     """The same data under the kernel's verity check with that root, opened for direct reading."""
-    leaves: bytes | None = None
-    """Its blocks' hashes, if somebody has read them already."""
+    made: list[bytes] = field(default_factory=list, compare=False)
+    """Its blocks' hashes in one piece, as soon as somebody had to make them: hashing a partition twice takes too long."""
 
 
 def leaf_pieces(source: Source) -> Iterator[bytes]:
     """Yield what the source says its blocks' hashes are, in order; nothing when it cannot be read or makes no sense."""
-    if source.leaves is not None:
-        yield source.leaves
-        return
     with suppress(OSError):
         if source.tree_start_block is None:
-            yield from _hashed(source)
+            if not source.made:
+                source.made.append(b"".join(_hashed(source)))
+            yield source.made[0]
             return
         blocks = source.data_blocks or 0
         if not 1 < blocks <= MAX_BLOCKS:
@@ -92,13 +91,9 @@ def prepared(sources: tuple[Source, ...]) -> tuple[tuple[Source, ...], HashTree 
     made: list[Source] = []
     base: HashTree | None = None
     for source in sources:
-        if base is None or source.tree_start_block is None:
-            leaves = b"".join(leaf_pieces(source))
-            tree = _tree(source, leaves)
-            whole, first = tree is not None, base is None and tree is not None
-            base = tree if first else base
-            # Hashes that had to be made are kept; those on the disk are read again, a piece at a time.
-            source = replace(source, leaves=leaves) if source.tree_start_block is None else source
+        if base is None:
+            base = _tree(source, b"".join(leaf_pieces(source)))
+            whole = first = base is not None
         else:
             whole, first = is_whole(source), False
         made.insert(0 if first else len(made), source if whole else replace(source, checked_fd=None))
@@ -160,6 +155,8 @@ def use_what_is_here(target: TargetPayload, sources: tuple[Source, ...], old: So
         break_tree(target, old)
     _move(target, moves)
     for source in sources:
+        if target.complete:
+            break
         for run in _runs(target, source):
             _copy(target, source, run)
     target.flush()
@@ -210,7 +207,8 @@ def _found_in(target: TargetPayload, sources: tuple[Source, ...]) -> bytearray:
     """Return 1 for each block that is there or that a source has."""
     found = bytearray(target.done)
     for source in sources:
-        start = 0
+        if 0 not in found:
+            break
         for batch in batches(_zeros(found)):
             wanted = Wanted(target.tree.leaves, batch)
             start = 0
@@ -285,7 +283,7 @@ def _not_in_place(target: TargetPayload, lost: Sequence[int], past: Past) -> Ite
 
 
 def _all_of(target: TargetPayload) -> Source:
-    return Source(target.fd, leaves=b"".join(target.hashes_of_all()))
+    return Source(target.fd, made=[b"".join(target.hashes_of_all())])
 
 
 def _move(target: TargetPayload, runs: list[Run]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -74,9 +74,12 @@ class TargetPayload:
             yield index
             index = self.done.find(0, index + 1)
 
-    def has(self, first: int) -> bool:
-        """Tell whether the block `first` and all that are equal to it are there."""
-        return bool(self.done[first]) and all(self.done[twin] for twin in self._twins.get(first, ()))
+    def has_all(self, firsts: Sequence[int]) -> bool:
+        """Tell whether these blocks, and all that are equal to one of them, are there."""
+        if 0 in map(self.done.__getitem__, firsts):
+            return False
+        with_twins = self._twins.keys() & set(firsts) if self._twins else ()
+        return all(self.done[twin] for first in with_twins for twin in self._twins[first])
 
     def mark(self, start: int, blocks: int) -> None:
         """Note that blocks are there."""

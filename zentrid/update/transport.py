@@ -1,5 +1,6 @@
 """The worker's one way to the server: HTTPS with both certificates, and a bound on everything that a server could abuse.
 
+Python's own HTTP client, because importing a larger library takes a board half a second, at every contact with the server.
 Blocking on purpose: the worker is a short-lived process of its own. Certificates are loaded when the context is made, which
 happens before privileges are dropped; everything after that reads from the network only.
 """
@@ -7,16 +8,16 @@ happens before privileges are dropped; everything after that reads from the netw
 from __future__ import annotations
 
 import json
+import select
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from socket import socket
 from typing import Any, Final
-
-import urllib3
-from urllib3.exceptions import HTTPError
 
 from zentrid.update.errors import DmsError, DmsRefusedError, DmsUnreachableError, printable
 from zentrid.update.tlstime import EndOnlyContext
@@ -164,6 +165,51 @@ class Pace:
             self._window_start_s, self._window_bytes = now_s, 0
 
 
+class _Connection:
+    """One connection at a time, kept as long as the server keeps it. Raises HTTPException or OSError."""
+
+    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext, limits: Limits) -> None:
+        self._limits = limits
+        self._headers = {
+            "X-Zentri-UUID": endpoint.uuid, "User-Agent": f"zentrid/{endpoint.version}", "Accept-Encoding": "identity",
+        }  # fmt: skip
+        self._http = HTTPSConnection(endpoint.host, endpoint.port, timeout=limits.connect_s, context=context)
+
+    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> HTTPResponse:
+        """Send a request; return its answer, of which nothing but the head was read."""
+        sock: socket | None = self._http.sock
+        if sock is not None and _has_news(sock):
+            # Nothing was asked, so it can only be the server's goodbye.
+            self._http.close()
+            sock = None
+        if sock is None:
+            self._http.connect()
+            self._http.sock.settimeout(self._limits.read_s)
+        try:
+            self._http.request(method, path, body, {**self._headers, **headers})
+            return self._http.getresponse()
+        except BaseException:
+            self._http.close()
+            raise
+
+    def done_with(self, response: HTTPResponse) -> None:
+        """Let go of an answer: a connection with unread bytes cannot be used again, any other serves the next request."""
+        if response.isclosed() or response.length == 0:
+            response.close()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close it; the next request makes another one."""
+        self._http.close()
+
+
+def _has_news(sock: socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Transport:
     """A session with the device door. Every call may raise DmsUnreachableError or DmsRefusedError."""
 
@@ -183,23 +229,11 @@ class Transport:
         self._clock = clock
         self._deadline_s = clock() + self.limits.total_s
         self._throttle = Throttle(self.limits.max_rate_bytes_s, clock, time.sleep)
-        self._pool = urllib3.HTTPSConnectionPool(
-            endpoint.host,
-            endpoint.port,
-            maxsize=1,
-            timeout=urllib3.Timeout(connect=self.limits.connect_s, read=self.limits.read_s),
-            retries=False,
-            ssl_context=context,
-            headers={
-                "X-Zentri-UUID": endpoint.uuid,
-                "User-Agent": f"zentrid/{endpoint.version}",
-                "Accept-Encoding": "identity",
-            },
-        )
+        self._connection = _Connection(endpoint, context, self.limits)
 
     def close(self) -> None:
         """Close the connection."""
-        self._pool.close()
+        self._connection.close()
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send JSON, return the JSON object of the answer."""
@@ -234,19 +268,15 @@ class Transport:
             self._check_range(response, start)
             yield self._chunks(response, None if end is None else end - start)
         finally:
-            # A connection with unread bytes cannot be used again; any other serves the next part.
-            if response.length_remaining == 0:
-                response.release_conn()
-            else:
-                response.close()
+            self._connection.done_with(response)
 
-    def _check_known(self, response: urllib3.BaseHTTPResponse, known: Known) -> None:
+    def _check_known(self, response: HTTPResponse, known: Known) -> None:
         etag = printable(response.headers.get("ETag", ""), _MAX_ETAG_CHARS)
         if known.etag and etag != known.etag:
             raise StreamChangedError("the server has made the payload anew; it is started again")
         known.etag = etag
 
-    def _check_range(self, response: urllib3.BaseHTTPResponse, start: int) -> None:
+    def _check_range(self, response: HTTPResponse, start: int) -> None:
         if response.status == _STATUS_PARTIAL:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise DmsUnreachableError("the server sent another part of the payload than was asked for; try again")
@@ -259,37 +289,28 @@ class Transport:
         try:
             data = b"".join(self._chunks(response, max_bytes + 1))
         finally:
-            response.release_conn()
+            self._connection.done_with(response)
         if len(data) > max_bytes:
-            response.close()
             raise DmsUnreachableError(
                 f"the server sent more than the {max_bytes} bytes that {path.split('?')[0]} may have"
             )
         return data
 
-    def _open(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _open(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> HTTPResponse:
         if self._clock() >= self._deadline_s:
             raise OutOfTimeError("there was no time left for the server; try again on a better connection")
         try:
-            response = self._pool.urlopen(
-                method,
-                path,
-                body=body,
-                headers={**self._pool.headers, **headers},
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except (HTTPError, OSError) as error:
+            response = self._connection.ask(method, path, body, headers)
+        except (HTTPException, OSError) as error:
             raise DmsUnreachableError(self._why(error)) from error
         if response.status not in (_STATUS_OK, _STATUS_PARTIAL):
             try:
                 raise self._refusal(response)
             finally:
-                response.close()
+                self._connection.done_with(response)
         return response
 
-    def _refusal(self, response: urllib3.BaseHTTPResponse) -> DmsError:
+    def _refusal(self, response: HTTPResponse) -> DmsError:
         try:
             raw = b"".join(self._chunks(response, MAX_JSON_BYTES))
             message = _json_object(raw).get("message")
@@ -302,7 +323,7 @@ class Transport:
             return ServerBusyError(message, min(float(retry_after[:9]), _MAX_RETRY_AFTER_S))
         return DmsRefusedError(response.status, message)
 
-    def _chunks(self, response: urllib3.BaseHTTPResponse, most_bytes: int | None) -> Iterator[bytes]:
+    def _chunks(self, response: HTTPResponse, most_bytes: int | None) -> Iterator[bytes]:
         chunk_bytes = self.limits.chunk_bytes
         left = chunk_bytes if most_bytes is None else most_bytes
         pace = Pace(self.limits, self._deadline_s, self._clock)
@@ -310,9 +331,11 @@ class Transport:
             try:
                 # read1 returns what is there: a server that trickles is noticed at each byte, not after a full buffer.
                 chunk = response.read1(min(left, chunk_bytes))
-            except (HTTPError, OSError) as error:
+            except (HTTPException, OSError, ValueError) as error:
                 raise ConnectionLostError(self._why(error)) from error
             if not chunk:
+                if response.length:
+                    raise ConnectionLostError("the server ended its answer early; try again later")
                 return
             self.received_bytes += len(chunk)
             left = left if most_bytes is None else left - len(chunk)
@@ -323,22 +346,11 @@ class Transport:
 
     def _why(self, error: Exception) -> str:
         where = f"{self._endpoint.host}:{self._endpoint.port}"
-        cause = _innermost(error)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            detail = printable(cause.verify_message, 100)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            detail = printable(error.verify_message, 100)
             return f"the server at {where} is not the one that this device trusts ({detail}); check dms.host"
-        detail = printable(getattr(cause, "strerror", None) or type(cause).__name__, 100)
+        detail = printable(getattr(error, "strerror", None) or type(error).__name__, 100)
         return f"cannot reach the server at {where} ({detail}); check the network, dms.host and dms.port"
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return what urllib3's errors are wrapped around: the operating system's or the TLS library's own error."""
-    for _ in range(8):
-        inner = [value for value in (getattr(error, "reason", None), *error.args) if isinstance(value, BaseException)]
-        if not inner:
-            break
-        error = inner[0]
-    return error
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:

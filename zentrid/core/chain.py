@@ -18,6 +18,15 @@ def needed_first(manifest: Manifest, running: Version) -> str:
     return str(lowest) if lowest is not None and running < lowest else ""
 
 
+def floor_of_step(floor: Version, firmware: Version, running: Version) -> Version:
+    """Return the oldest version that a step on the way to a newer release may have.
+
+    `running`: the newest release that is part of what runs. Where applications alone have raised the floor, what counts is
+    the `firmware` that runs: else a release of applications could lock out the firmware that a later one needs first.
+    """
+    return firmware if firmware < running == floor else floor
+
+
 def too_many_steps(goal: str) -> str:
     """Return why the way to `goal` is not gone."""
     return (

@@ -51,7 +51,7 @@ class Finding:
             return None
         if options.by_itself:
             await self._refuse_by_itself(manifest, attempt)
-        await self._admit(manifest, proven=proven)
+        await self._admit(manifest, proven=proven, step=bool(attempt.goal))
         if not options.check_only:
             await attempt.race(self._ask_pre_install(manifest))
         return manifest
@@ -141,15 +141,19 @@ class Finding:
         if objection:
             raise UpdateRefusedError("hook", f"the device does not want to be updated now: {objection}")
 
-    async def _admit(self, manifest: Manifest, *, proven: bool) -> None:
+    async def _admit(self, manifest: Manifest, *, proven: bool, step: bool) -> None:
         parts = self._parts
         boot = await self._ledger.boot()
+        floor = boot.floor
+        if step and not self._in_safe_mode:
+            newest = version_or_zero(self._ledger.entry.from_version)
+            floor = chain.floor_of_step(floor, version_or_zero(parts.release.version), newest)
         target = choose_target(boot, parts.slots.running)
         device = Device(
             product=parts.release.product,
             board=parts.release.board,
             running=await self._running_version(),
-            floor=boot.floor,
+            floor=floor,
             boot_floor=boot.boot_floor,
             capacity=await asyncio.to_thread(parts.slots.capacity, target),
         )

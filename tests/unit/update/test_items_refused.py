@@ -120,6 +120,29 @@ async def test_going_back_needs_a_signature_that_says_so(scene: Device, offer: O
     assert "older than 1.0.5" in await refused(scene, "below_floor")
 
 
+async def test_applications_do_not_lock_out_the_firmware_that_a_later_release_needs(
+    scene: Device, fleet: Fleet, offer: Offer
+) -> None:
+    offer("1.6.0", [file("x", b"new")])
+    assert (await scene.update()).ok
+    assert scene.store.read().floor == (1, 6, 0)
+    step = make_release("1.5.0", make_rootfs(5, blocks=210, changed=3))
+    offer("1.5.0", [], step)
+    assert "older than 1.6.0" in await refused(scene, "below_floor")
+    goal = make_release("2.0.0", make_rootfs(5, blocks=210, changed=9), min_version="1.5.0")
+    scene.known |= {"1.5.0": step, "2.0.0": goal}
+    fleet.publish(goal)
+    scene.doorman.offer = "2.0.0"
+    last = await scene.update()
+    assert last.message == "Updated to DEMO-VIRT_SENSOR-1.5.0. After the restart it goes on to 2.0.0."
+    await scene.boot().start()
+    await scene.manager.on_healthy()
+    assert scene.store.read().floor == (1, 6, 0)
+    assert scene.manager.next_step is not None
+    news = [item async for item in scene.manager.run(scene.manager.next_step)]
+    assert news[-1].message == "Updated to DEMO-VIRT_SENSOR-2.0.0."
+
+
 async def test_too_little_room_is_noticed_before_anything_is_fetched(
     scene: Device, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

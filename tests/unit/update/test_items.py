@@ -514,7 +514,7 @@ async def test_a_trial_that_the_journal_cannot_end_is_ended_later(
     publish(add(None, "1.0.1", [app("one", STAYS.format(1))]))
     assert not (await scene.update()).ok
     assert refused
-    await home.until(lambda: scene.manager.state == "idle")
+    await home.until(lambda: scene.manager.state == "idle" and len(scene.manager.outbox))
     assert scene.manager.version == "1.0.1"
     assert [report["event"] for report in await waiting(scene)] == ["installed"]
 
@@ -527,6 +527,6 @@ async def test_what_was_taken_back_is_not_judged_again(
     publish(add(None, "1.0.1", [app("one", CRASHES)]))
     assert not (await scene.update()).ok
     assert refused
-    await home.until(lambda: scene.manager.state == "idle")
+    await home.until(lambda: scene.manager.state == "idle" and len(scene.manager.outbox))
     assert (scene.manager.version, scene.manager.failed_version) == ("1.0.0", "1.0.1")
     assert [report["event"] for report in await waiting(scene)] == ["rolled_back"]

@@ -34,6 +34,8 @@ class Command:
     """Looks at `call.interrupt` itself; others are simply ended by Ctrl-C."""
     ends_with_session: bool = False
     """Has no end of its own, so it is ended when nobody can type Ctrl-C any more."""
+    takes_payload: bool = False
+    """Bytes may follow its line: it says how many (`call.payload.expect`), and no byte of them is a Ctrl-C."""
 
     @property
     def short_name(self) -> str:

@@ -112,7 +112,7 @@ class WebAnswer:
         if self._closed:
             raise BrokenOffError("The stream was closed by another command.")
         await self._exited()
-        if self._process.returncode:
+        if self._process.returncode != 0:
             raise BrokenOffError(await self._said() or "The answer broke off; try again.")
 
     async def _exited(self) -> None:
@@ -128,7 +128,8 @@ class WebAnswer:
         said = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
-                said = await self._process.stderr.read(_SAID_BYTES)
+                while len(said) < _SAID_BYTES and (piece := await self._process.stderr.read(_SAID_BYTES)):
+                    said += piece
         return printable(said.decode(errors="replace").strip().rpartition("\n")[2])
 
     async def close(self) -> None:

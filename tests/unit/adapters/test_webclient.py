@@ -250,6 +250,15 @@ async def test_a_process_that_dies_in_the_middle(call: Caller) -> None:
     assert await call.body("poll 0") == "2"
 
 
+async def test_a_process_that_ends_its_answer_and_stays(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webclient, "_END_S", 0.2)
+    head = Head(200).to_line()
+    use(call, f"import os, time; os.write(1, {head!r} + b'abc'); os.close(1); time.sleep(60)")
+    await call.body("http_get x")
+    answer = await call("read 0 10")
+    assert (answer.code, "broke off" in answer.reason) == (1, True)
+
+
 async def test_a_process_that_never_answers(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webclient, "HEAD_S", 0.3)
     use(call, "import time; time.sleep(60)")

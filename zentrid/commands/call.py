@@ -37,7 +37,7 @@ class Payload(Protocol):
     """The bytes that follow a command's line, at doors that can carry some. Commands that take some declare it."""
 
     def expect(self, size_bytes: int) -> None:
-        """Say that so many bytes follow the line. First of all: what is not read is thrown away, not carried out."""
+        """Be told that so many bytes follow the line. What the command does not read is thrown away, not carried out."""
 
     async def read(self, size_bytes: int) -> bytes:
         """Return exactly the next `size_bytes` bytes. Raises CommandError: fewer came, or this door carries none."""

@@ -45,6 +45,9 @@ class Executor:
             words = split_words(line)
             if not words:
                 return None
+            announced_bytes = self.registry.announced_bytes(words)
+            if announced_bytes is not None and payload is not None:
+                payload.expect(announced_bytes)
             command, rest = self.registry.resolve(words, safe_mode=self.ctx.safe_mode)
             arguments = command.signature.parse(rest, command.name)
         except CommandError as error:
@@ -88,7 +91,7 @@ class Executor:
     def takes_payload(self, line: str) -> bool:
         """Tell whether bytes may follow the line."""
         command = self._command_of(line)
-        return command is not None and command.takes_payload
+        return command is not None and command.payload_size is not None
 
     def _command_of(self, line: str) -> Command | None:
         try:

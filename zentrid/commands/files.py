@@ -7,7 +7,7 @@ from typing import Final
 
 from zentrid.commands.call import Call
 from zentrid.commands.context import NewFileStream
-from zentrid.commands.options import payload_size, whole_number
+from zentrid.commands.options import whole_number
 from zentrid.commands.registry import Command
 from zentrid.commands.table import columns
 from zentrid.core.files import (
@@ -58,11 +58,7 @@ def file_lines(infos: Sequence[FileInfo]) -> str:
 
 async def _create(call: Call) -> str:
     values, streamed = call.arguments.values, call.arguments.flag("o")
-    if streamed:
-        call.payload.expect(0)
-        size_bytes = whole_number(values["size"], "size", 0, MAX_FILE_BYTES, "bytes")
-    else:
-        size_bytes = payload_size(call, values["size"], "size", MAX_FILE_BYTES)
+    size_bytes = whole_number(values["size"], "size", 0, MAX_FILE_BYTES, "bytes")
     name = check_name(values["name"])
     meta = FileMeta(
         check_version(values.get("version", DEFAULT_VERSION)),
@@ -153,7 +149,7 @@ COMMANDS = (
             Option("o", "return a stream; the file is there when all bytes were written to it"),
         ),
         timeout_s=CREATE_TIMEOUT_S,
-        takes_payload=True,
+        payload_size=lambda given: "0" if given.flag("o") else given.values["size"],
     ),
     Command("file_open", "open a file for reading and return its stream", _open, "file_open log.txt", "fop", (_NAME,)),
     Command(

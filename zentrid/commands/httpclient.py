@@ -6,7 +6,7 @@ from typing import Final
 
 from zentrid.commands.call import Call
 from zentrid.commands.context import HttpAnswer, NewFileStream
-from zentrid.commands.options import payload_size
+from zentrid.commands.options import whole_number
 from zentrid.commands.registry import Command
 from zentrid.commands.streams import handle_of
 from zentrid.core.files import FileMeta, check_name, parse_crc
@@ -37,7 +37,7 @@ async def _get(call: Call) -> str:
 
 
 async def _post(call: Call) -> str:
-    size_bytes = payload_size(call, call.arguments.options.get("l", "0"), "-l", MAX_BODY_BYTES)
+    size_bytes = whole_number(call.arguments.options.get("l", "0"), "-l", 0, MAX_BODY_BYTES, "bytes")
     content_type = call.arguments.values["content_type"]
     if len(content_type) > MAX_TYPE_CHARS or not (content_type.isascii() and content_type.isprintable()):
         raise CommandError(Code.BAD_ARGUMENT, "The content type is something like application/json.")
@@ -124,7 +124,7 @@ COMMANDS = (
             Option("o", "do not send yet: 'stream_write' adds bytes, 'http_read_status' sends"),
         ),
         safe_mode=False,
-        takes_payload=True,
+        payload_size=lambda given: given.options.get("l", "0"),
     ),
     Command(
         "http_read_status",

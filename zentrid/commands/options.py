@@ -1,8 +1,7 @@
-"""Numbers on command lines, and how many bytes follow one."""
+"""Numbers on command lines."""
 
 from __future__ import annotations
 
-from zentrid.commands.call import Call
 from zentrid.core.framing import Code
 from zentrid.core.grammar import CommandError
 
@@ -16,13 +15,3 @@ def whole_number(text: str, what: str, low: int, high: int, unit: str = "") -> i
     if len(text) > _MOST_DIGITS or not low <= int(text) <= high:
         raise CommandError(Code.OUT_OF_BOUNDS, f"{what}: {low} to {high}{' ' + unit if unit else ''}.")
     return int(text)
-
-
-def payload_size(call: Call, text: str, what: str, most: int) -> int:
-    """Return how many bytes follow the line. To be called before anything else is looked at. Raises CommandError.
-
-    However many are announced, also too many: they are no lines, and are thrown away if the command does not read them.
-    """
-    if text.isascii() and text.isdigit():
-        call.payload.expect(int(text[:_MOST_DIGITS]))
-    return whole_number(text, what, 0, most, "bytes")

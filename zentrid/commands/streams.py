@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zentrid.commands.call import Call, Reply
-from zentrid.commands.options import payload_size, whole_number
+from zentrid.commands.options import whole_number
 from zentrid.commands.registry import Command
 from zentrid.commands.table import columns
 from zentrid.core.grammar import Argument
@@ -25,7 +25,7 @@ async def _read(call: Call) -> Reply:
 
 
 async def _write(call: Call) -> None:
-    size_bytes = payload_size(call, call.arguments.values["size"], "size", MAX_WRITE_BYTES)
+    size_bytes = whole_number(call.arguments.values["size"], "size", 0, MAX_WRITE_BYTES, "bytes")
     async with call.ctx.streams.using(handle_of(call)) as stream:
         said = await stream.write(await call.payload.read(size_bytes))
     if said:
@@ -81,7 +81,7 @@ COMMANDS = (
         "stream_write 0 12",
         "write",
         (_STREAM, Argument("size", f"how many bytes follow, at most {MAX_WRITE_BYTES}")),
-        takes_payload=True,
+        payload_size=lambda given: given.values["size"],
     ),
     Command(
         "stream_close",

@@ -120,7 +120,7 @@ async def test_a_command_that_takes_no_bytes_does_not_wait_for_the_input_to_end(
 
 
 def test_the_shell_knows_which_commands_take_and_give_bytes() -> None:
-    names = {name for c in build_registry() if c.takes_payload for name in (c.name, c.short_name)}
+    names = {name for c in build_registry() if c.payload_size for name in (c.name, c.short_name)}
     assert names == shell.TAKE_BYTES
     assert {"stream_read", "read"} == shell.GIVE_BYTES
 

@@ -206,4 +206,7 @@ async def test_in_safe_mode_files_can_be_had_and_servers_not_asked(safe_call: Ca
     await create(safe_call, "file_create a 1", b"x")
     assert await safe_call.body("ls") == "a"
     assert (await safe_call("http_get x")).code == Code.UNKNOWN_COMMAND
+    payload = MemoryPayload(b"reboot")
+    assert (await safe_call("http_post -l 6 x text/plain", payload=payload)).code == Code.UNKNOWN_COMMAND
+    assert payload.expected == 6
     assert (await safe_call("http_download x ../y")).code == Code.BAD_ARGUMENT

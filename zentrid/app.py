@@ -14,10 +14,13 @@ from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
 from zentrid.adapters.clock import last_signed_time, mend_system_clock
 from zentrid.adapters.crashes import take_crash
+from zentrid.adapters.filestore import FileStore
+from zentrid.adapters.filestreams import DeviceFiles
 from zentrid.adapters.gpio import ButtonWatch
 from zentrid.adapters.hooks import install_facts, run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.items import ItemFolder, publish_files
+from zentrid.adapters.journal import Journal
 from zentrid.adapters.logs import set_up_log
 from zentrid.adapters.power import InitPower
 from zentrid.adapters.pstore import Pstore
@@ -28,6 +31,7 @@ from zentrid.adapters.slots import DiskSlots, find_partition
 from zentrid.adapters.ssh import SshAccess
 from zentrid.adapters.uploads import UploadDoors
 from zentrid.adapters.watchdog import Watchdog
+from zentrid.adapters.webclient import WebClient, WebFiles
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.bundle.manifest import Manifest
 from zentrid.commands.catalog import build_registry
@@ -70,6 +74,7 @@ from zentrid.update.manager import UpdateManager
 log = logging.getLogger("zentrid")
 
 RUN: Final = Path("/run/zentrid")
+LOG: Final = RUN / "zentrid.log"
 DATA: Final = Path("/data/zentri")
 HOOKS: Final = Path("/etc/zentri/hooks")
 SSH: Final = Path("/run/zentri/ssh")
@@ -149,10 +154,14 @@ class App:
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.uploads = UploadDoors(DATA / "incoming", lambda: self.settings.values.number("ota.upload.port"))
+        self.files = FileStore(DATA / "files")
+        web_files = WebFiles(IDENTITY, self.files.top / "ca.pem")
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
-            apps=self.apps, uploads=self.uploads, safe_mode=device.boot.slot == SAFE_SLOT,
+            apps=self.apps, uploads=self.uploads,
+            files=DeviceFiles(self.files), web=WebClient(web_files, f"zentrid/{device.release.version}"),
+            journal=Journal(LOG), safe_mode=device.boot.slot == SAFE_SLOT,
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
             held_items=lambda: self.items.held(device.boot.slot), events=self.events,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
@@ -299,6 +308,7 @@ class App:
             log.warning("%s", note)
         await explain_resets(self.store, Pstore(), self.slots, self._tell, warm=self.device.boot.warm)
         await asyncio.to_thread(self.uploads.clear)
+        await asyncio.to_thread(self.files.clear)
         await self.manager.start()
         # After the manager knows whether this release is on trial.
         if await asyncio.to_thread(lost_state_is_news, self.device, RUN / "state-lost-told"):
@@ -327,6 +337,7 @@ class App:
             log.info("ending")
             await self.context.update_runner.stop()
             await self.server.stop()
+            await self.context.streams.close_all()
 
     async def _supervise(self, stop: asyncio.Event) -> None:
         """Run the long-lived tasks until `stop` is set; an exception in one of them ends all and is raised."""
@@ -379,7 +390,7 @@ class UpdateOutcome:
 
 def main() -> int:
     """Run the supervisor; return its exit status. An exception ends it with a traceback in the log; init starts it again."""
-    set_up_log(RUN / "zentrid.log")
+    set_up_log(LOG)
     device = read_device()
     log.info("zentrid on %s-%s, slot %s", device.release.product, device.release.version, device.boot.slot)
     app = App(device)

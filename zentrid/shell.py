@@ -1,7 +1,7 @@
 """The login shell: a thin bridge from a terminal to the command line's local socket.
 
-`python3 -m zentrid.shell` is interactive; `-c LINE` carries out one line and exits with its code. Imports little,
-because it must start fast; the command language itself lives in the daemon.
+`python3 -m zentrid.shell` is interactive; `-c LINE` carries out one line and exits with its code. What a command takes besides
+its line comes from standard input. Imports little, because it must start fast; the command language itself lives in the daemon.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ SOCKET_PATH = "/run/zentrid/console.sock"
 HEADER_BYTES = 9
 MAX_LINE_BYTES = 2048
 CONNECT_TIMEOUT_S = 10.0
+TAKE_BYTES = frozenset({"file_create", "fcr", "stream_write", "write", "http_post", "hpo"})
+"""Commands whose lines bytes may follow: standard input is sent along."""
+GIVE_BYTES = frozenset({"stream_read", "read"})
+"""Commands whose answers are bytes, and not text."""
 EXIT_UNAVAILABLE = 69
 EXIT_INTERRUPTED = 130
 
@@ -33,10 +37,11 @@ def _pass_interrupt_on(connection: socket.socket) -> None:
 
 
 class _Frames:
-    """The blocks of a machine-mode stream."""
+    """The blocks of a machine-mode stream; meanwhile bytes from `source` are passed on, if there is one."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, source: int | None = None) -> None:
         self._connection = connection
+        self._source = source
         self._buffer = b""
 
     def next(self) -> tuple[bytes, int, bytes]:
@@ -50,12 +55,30 @@ class _Frames:
                 size_bytes = HEADER_BYTES + int(header[2:7])
                 if len(self._buffer) >= size_bytes:
                     break
+            self._pass_on()
             data = self._connection.recv(65536)
             if not data:
                 raise ConnectionError
             self._buffer += data
         body, self._buffer = self._buffer[HEADER_BYTES:size_bytes], self._buffer[size_bytes:]
         return header[:1], int(header[1:2]), body
+
+    def _pass_on(self) -> None:
+        """Send what comes from the source until there is something to receive."""
+        while self._source is not None:
+            sources: list[socket.socket | int] = [self._connection, self._source]
+            ready, _, _ = select.select(sources, [], [])
+            if self._connection in ready:
+                return
+            data = os.read(self._source, 16384)
+            try:
+                self._connection.sendall(data)
+                if not data:
+                    self._connection.shutdown(socket.SHUT_WR)
+            except OSError:
+                data = b""  # it has heard enough; the answer tells why
+            if not data:
+                self._source = None
 
 
 _Settings = list[int | list[bytes | int]]
@@ -89,15 +112,22 @@ def run_line(line: str, path: str = SOCKET_PATH) -> int:
         return 8
     if not raw.strip():
         return 0
+    name = line.split()[0].strip('"')
     with _connect(path) as connection:
-        connection.sendall(b"\0machine\n" + raw + b"\r\n")
-        frames = _Frames(connection)
-        _pass_interrupt_on(connection)
+        connection.sendall(b"\0once\n" + raw + b"\r\n")
+        if name in TAKE_BYTES:  # a Ctrl-C would be one byte more, so it ends this process instead
+            frames = _Frames(connection, 0)
+        else:
+            frames = _Frames(connection)
+            _pass_interrupt_on(connection)
         while True:
             kind, code, body = frames.next()
-            _write(2 if kind == b"L" else 1, body.replace(b"\r\n", b"\n"))
-            if kind != b"L":
-                return code
+            if kind == b"L":
+                _write(2, body.replace(b"\r\n", b"\n"))
+                continue
+            as_it_is = name in GIVE_BYTES and not code
+            _write(1, body.removesuffix(b"\r\n") if as_it_is else body.replace(b"\r\n", b"\n"))
+            return code
 
 
 def bridge(connection: socket.socket, source: int = 0, target: int = 1) -> None:

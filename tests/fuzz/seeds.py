@@ -19,8 +19,10 @@ from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 from zentrid.bundle.zbfile import write_bundle
 from zentrid.core import bootstate
 from zentrid.core.bootstate import BootState, Fault
+from zentrid.core.files import FLAG_ESSENTIAL, FileMeta
 from zentrid.core.framing import Code, encode_answer, encode_log
 from zentrid.core.version import Version
+from zentrid.core.webrequest import Head
 from zentrid.debug.corefile import Mapping, Registers
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, PayloadError
@@ -136,6 +138,8 @@ def seeds(target: str) -> list[bytes]:
         "worker_line": _worker_lines(),
         "core_file": iter([_core()]),
         "kernel_log": iter([KERNEL_WORDS.encode()]),
+        "web_head": iter([Head(200, 10).to_line(), Head(404).to_line(), Head(error="cannot reach it").to_line()]),
+        "file_meta": iter([FileMeta("2.0.1", 0x45, FLAG_ESSENTIAL, 0x6F91).to_bytes(), b"webapp/css/a+b_c.css"]),
     }
     return list(made[target])
 

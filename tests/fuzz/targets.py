@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from tests.fuzz.signed import signed_metadata
@@ -29,11 +30,13 @@ from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 from zentrid.bundle.zbfile import BundleError, BundleReader, write_bundle
 from zentrid.core import bootstate
 from zentrid.core.bootstate import BootStateLostError, CorruptCopyError
+from zentrid.core.files import FileMeta, check_name, parse_meta
 from zentrid.core.fit import read_configuration
 from zentrid.core.framing import HEADER_BYTES, MAX_BODY_BYTES, Code, Frame, FrameError, FrameReader, encode_answer
 from zentrid.core.grammar import CommandError, quote, split_words
 from zentrid.core.names import BOOTSTATE_COPY_BYTES, SAFE_SLOT, SLOTS
 from zentrid.core.postmortem import Finding, Words, examine
+from zentrid.core.webrequest import parse_head
 from zentrid.core.weburl import UrlError, parse_url
 from zentrid.debug.backtrace import backtrace
 from zentrid.debug.corefile import BadCoreError, read_core
@@ -244,6 +247,30 @@ def kernel_log(data: bytes) -> bool:
     return bool(found)
 
 
+def web_head(data: bytes) -> bool:
+    """What the process that asks web servers says is refused, or is a status or a sentence that can be shown."""
+    try:
+        head = parse_head(data)
+    except ValueError:
+        return False
+    assert head.status or head.error
+    assert head.error.isprintable()
+    assert parse_head(head.to_line()) == head
+    return True
+
+
+def file_meta(data: bytes) -> bool:
+    """What is stored with a file is understood, or forgotten; a name leads nowhere else."""
+    meta = parse_meta(data)
+    assert parse_meta(meta.to_bytes()) == meta
+    try:
+        name = check_name(data.decode("utf-8", "surrogateescape"))
+    except CommandError:
+        return meta != FileMeta()
+    assert Path("/top", name).resolve() == Path("/top") / name != Path("/top")
+    return True
+
+
 TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "manifest": manifest,
     "patch": patch,
@@ -257,4 +284,6 @@ TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "worker_line": worker_line,
     "core_file": core_file,
     "kernel_log": kernel_log,
+    "web_head": web_head,
+    "file_meta": file_meta,
 }

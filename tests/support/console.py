@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from zentrid.commands.call import Answer, CollectedOutput, SessionState
+from zentrid.commands.call import Answer, CollectedOutput, Payload, SessionState
 from zentrid.commands.catalog import build_registry
 from zentrid.commands.execute import Executor
 from zentrid.commands.registry import Registry
+from zentrid.core.framing import Code
+from zentrid.core.grammar import CommandError
 from zentrid.core.variable_list import VARIABLES
 from zentrid.core.variables import VariableTable
 
@@ -26,6 +28,26 @@ class Progress(CollectedOutput):
         self.steps.append((percent, text))
 
 
+class MemoryPayload:
+    """Bytes that follow a line."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.expected: int | None = None
+
+    def expect(self, size_bytes: int) -> None:
+        """Note it."""
+        self.expected = size_bytes
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Return some, or tell that they do not come."""
+        assert self.expected is not None, "a command reads before it says how much will come"
+        if size_bytes > len(self.data):
+            raise CommandError(Code.FAILED, "The connection ended.")
+        data, self.data = self.data[:size_bytes], self.data[size_bytes:]
+        return data
+
+
 class Caller:
     """Carries out command lines on a device in one session."""
 
@@ -39,9 +61,11 @@ class Caller:
     def _crashed(self, error: BaseException) -> None:
         self.crashes.append(error)
 
-    async def __call__(self, line: str, interrupt: asyncio.Event | None = None) -> Answer:
+    async def __call__(
+        self, line: str, interrupt: asyncio.Event | None = None, payload: Payload | None = None
+    ) -> Answer:
         """Carry out a line that is not blank."""
-        answer = await self.executor.execute(line, self.state, self.out, interrupt)
+        answer = await self.executor.execute(line, self.state, self.out, interrupt, payload)
         assert answer is not None
         return answer
 

@@ -8,8 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from zentrid.adapters.filestore import FileStore
+from zentrid.adapters.filestreams import DeviceFiles
+from zentrid.adapters.journal import Journal
 from zentrid.adapters.settings import SettingsStore
 from zentrid.adapters.uploads import UploadDoors
+from zentrid.adapters.webclient import WebClient, WebFiles
 from zentrid.commands.context import Context, NetworkFacts
 from zentrid.core.apps import AppError, AppInfo
 from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError
@@ -264,6 +268,8 @@ class Device:
         self.host = FixedHost()
         self.apps = MemoryApps()
         self.uploads = UploadDoors(folder / "incoming", lambda: 0, address="127.0.0.1")
+        self.store = FileStore(folder / "files")
+        self.log = folder / "zentrid.log"
         self.ctx = Context(
             release=RELEASE,
             identity=IDENTITY,
@@ -277,6 +283,9 @@ class Device:
             host=self.host,
             apps=self.apps,
             uploads=self.uploads,
+            files=DeviceFiles(self.store),
+            web=WebClient(WebFiles(folder / "identity", folder / "files/ca.pem"), "zentrid/test"),
+            journal=Journal(self.log),
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
         )

@@ -98,6 +98,17 @@ class _Handler(BaseHTTPRequestHandler):
             changed = 0 <= web.change_after <= number
             self._file(web.content[:-1] + b"x" if changed else web.content, '"2"' if changed else web.etag)
 
+    def do_POST(self) -> None:
+        """Send back what was sent."""
+        web = self.web
+        web.requests.append({name.title(): value for name, value in self.headers.items()})
+        web.paths.append(self.path)
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
     def _empty(self, status: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": "0", **(headers or {})}.items():

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from zentrid.adapters.console import READ_BYTES, Door, SerialDoor, SocketDoor, bind_socket
+from zentrid.adapters.incoming import Incoming
+from zentrid.adapters.payload import LinePayload
 from zentrid.adapters.terminal import Terminal
 from zentrid.commands.call import ECHO, HEADER, PROMPT, Answer, SessionState
 from zentrid.commands.context import Context
@@ -28,38 +30,41 @@ HELLO_S: Final = 0.25
 MAX_HELLO_BYTES: Final = 32
 MAX_TYPED_AHEAD_BYTES: Final = 16 * 1024
 _REOPEN_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-_CTRL_C: Final = 0x03
+_CTRL_C: Final = b"\x03"
+_MACHINE_HELLOS: Final = (b"machine", b"once")
 _log = logging.getLogger(__name__)
 
 
 class Session:
     """One command line: reads a door, carries out its lines one after the other, answers."""
 
-    def __init__(self, door: Door, executor: Executor, *, machine: bool = False, idle_s: float | None = None) -> None:
-        """Take a door; `machine` begins in machine mode; `idle_s` closes after so long without input, None never."""
+    def __init__(
+        self, door: Door, executor: Executor, *, machine: bool = False, once: bool = False, idle_s: float | None = None
+    ) -> None:
+        """Take a door; `machine` begins in machine mode; `once` ends after one line; `idle_s` closes idle ones, None never."""
         ctx = executor.ctx
         self._door = door
         self._executor = executor
         self._idle_s = idle_s
+        self._once = once
         self._state = SessionState(ctx.settings.values, machine=machine)
         self._terminal = Terminal(door, self._state, safe_mode=ctx.safe_mode)
         self._editor = LineEditor(lambda before: complete(executor.registry, ctx, before))
-        self._pending = bytearray()
-        self._ended = False
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
+        # Reading goes on while a command runs, so that Ctrl-C is seen.
+        self._incoming = Incoming(door.read, MAX_TYPED_AHEAD_BYTES, self._noticed)
         self._task: asyncio.Task[Answer | None] | None = None
         self._interrupt: asyncio.Event | None = None
+        self._payload: LinePayload | None = None
         self._interruptible = self._endless = False
 
     async def run(self) -> None:
         """Serve until the door's stream ends, the idle time is over, or this is cancelled; closes the door."""
-        pump = asyncio.create_task(self._pump())
+        pump = asyncio.create_task(self._incoming.pump())
         try:
             self._greet()
-            while (data := await self._next_bytes()) is not None:
+            while data := await self._next_bytes():
                 step = self._editor.feed(data)
-                self._pending[:0] = step.rest
+                self._incoming.put_back(step.rest)
                 self._door.write(step.output)
                 if not await self._handle(step.event, step.line):
                     break
@@ -76,49 +81,37 @@ class Session:
         self._terminal.announce(text, b"" if self._task else self._editor.redraw())
 
     # --- input ----------------------------------------------------------------------------------------------------
-    async def _pump(self) -> None:
-        """Keep reading, so that Ctrl-C is seen while a command runs; stop while too much is waiting."""
-        while data := await self._door.read():
-            self._pending += data
-            self._look_for_interrupt()
-            self._news.set()
-            while len(self._pending) > MAX_TYPED_AHEAD_BYTES:
-                self._room.clear()
-                await self._room.wait()
-        self._ended = True
+    def _noticed(self) -> None:
+        self._look_for_interrupt()
         self._end_endless()
-        self._news.set()
 
     def _end_endless(self) -> None:
         """End a command without an end of its own once nothing can be typed any more."""
-        if self._ended and self._endless and self._task is not None:
+        if self._incoming.ended and self._endless and self._task is not None:
             self._task.cancel()
 
-    async def _next_bytes(self) -> bytes | None:
-        """Return some of what has come in; None when there will be nothing more."""
-        while not self._pending:
-            if self._ended:
-                return None
-            self._news.clear()
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    await self._news.wait()
-            except TimeoutError:
-                self._terminal.announce("Closed: there was no input for a long time.", b"")
-                return None
-        data = bytes(self._pending[:READ_BYTES])
-        del self._pending[:READ_BYTES]
-        self._room.set()
-        return data
+    async def _next_bytes(self) -> bytes:
+        """Return some of what has come in; nothing when there will be nothing more."""
+        if not await self._incoming.wait(self._idle_s):
+            self._terminal.announce("Closed: there was no input for a long time.", b"")
+        return self._incoming.take(READ_BYTES)
 
     def _look_for_interrupt(self) -> None:
-        """Act on a Ctrl-C that was typed while a command runs; what was typed before it is dropped."""
+        """Act on a Ctrl-C that was typed while a command runs; what a person typed before it is dropped."""
         if self._task is None or self._task.done() or self._interrupt is None:
             return
-        at = self._pending.rfind(_CTRL_C)
+        if self._payload is not None and not self._payload.settled:
+            return  # a byte among others
+        pending = self._incoming.pending
+        if self._state.machine or self._payload is not None:
+            # Lines of programs that come ahead may have bytes after them, and any byte among those.
+            at = len(pending) - len(pending.lstrip(b"\r\n"))
+            at = at if pending[at : at + 1] == _CTRL_C else -1
+        else:
+            at = pending.rfind(_CTRL_C)
         if at < 0:
             return
-        del self._pending[: at + 1]
+        self._incoming.take(at + 1)
         if self._interrupt.is_set():
             return
         self._interrupt.set()
@@ -158,6 +151,8 @@ class Session:
         if answer is not None:
             self._terminal.answer(answer)
             await self._afterwards(answer)
+            if self._once:
+                return False
         self._prepare()
         return True
 
@@ -166,20 +161,28 @@ class Session:
             self._editor.remember(line)
         self._interrupt = asyncio.Event()
         self._interruptible = self._executor.interruptible(line)
+        if self._executor.takes_payload(line):
+            self._payload = LinePayload(self._incoming, self._editor.without_line_feed, self._echo, self._noticed)
         self._task = asyncio.create_task(
-            self._executor.execute(line, self._state, self._terminal, self._interrupt), name="command"
+            self._executor.execute(line, self._state, self._terminal, self._interrupt, self._payload), name="command"
         )
         self._endless = self._executor.ends_with_session(line)
         self._look_for_interrupt()
         self._end_endless()
         try:
             await asyncio.wait([self._task])
+            if self._payload is not None:
+                await self._payload.drop()
             if self._task.cancelled():
                 return failure(Code.FAILED, "Cancelled.")
             return self._task.result()
         finally:
             self._task.cancel()
-            self._task = self._interrupt = None
+            self._task = self._interrupt = self._payload = None
+
+    def _echo(self, data: bytes) -> None:
+        if self._state.flag(ECHO):
+            self._terminal.echo(data)
 
     async def _afterwards(self, answer: Answer) -> None:
         """Do what a command left for after its answer, once the answer has gone out."""
@@ -294,23 +297,24 @@ class CommandServer:
 
     async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            machine, first = await read_hello(reader)
-            door = SocketDoor(reader, writer, first)
+            hello, first = await read_hello(reader)
+            door, machine, once = SocketDoor(reader, writer, first), hello in _MACHINE_HELLOS, hello == b"once"
             if len(self._sessions) - self._serial_open >= self._max_sessions:
                 state = SessionState(self.executor.ctx.settings.values, machine=machine)
                 terminal = Terminal(door, state, safe_mode=self.executor.ctx.safe_mode)
                 terminal.answer(failure(Code.FAILED, f"{self._max_sessions} sessions are open already; close one."))
                 await door.drain()
             else:
-                await self._serve(Session(door, self.executor, machine=machine, idle_s=self._idle_s))
+                await self._serve(Session(door, self.executor, machine=machine, once=once, idle_s=self._idle_s))
         finally:
             writer.close()
 
 
-async def read_hello(reader: asyncio.StreamReader) -> tuple[bool, bytes]:
-    """Return whether a connection wants machine mode, and the bytes that came after that.
+async def read_hello(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Return the word that a connection begins with, and the bytes that came after that; a person sends no word.
 
-    A program says so first of all: NUL, `machine`, LF. NUL, `human`, LF saves a person the short wait for it.
+    A program says first of all: NUL, `machine`, LF. NUL, `once`, LF: the same, and nothing is carried out after the first
+    line, whatever bytes follow it. NUL, `human`, LF saves a person the short wait for it.
     """
     data = b""
     with suppress(TimeoutError, OSError):
@@ -322,6 +326,6 @@ async def read_hello(reader: asyncio.StreamReader) -> tuple[bool, bytes]:
                     break
                 data += more
     if data[:1] != b"\0":
-        return False, data
+        return b"", data
     word, _, rest = data[1:].partition(b"\n")
-    return word == b"machine", rest
+    return word, rest

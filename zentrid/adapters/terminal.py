@@ -42,6 +42,8 @@ class Terminal:
         self._bar_shown = ""
         self._bar_drawn_s = 0.0
         self._told: tuple[str, int] | None = None
+        self._echoed = False
+        """The cursor stands behind bytes that were echoed."""
 
     @property
     def prompt(self) -> str:
@@ -96,9 +98,18 @@ class Terminal:
             self._end_bar()
             self._door.write(body_bytes(text))
 
+    def echo(self, data: bytes) -> None:
+        """Show bytes that were typed and are no command: those that a terminal would obey as dots."""
+        shown = bytes(byte if byte in b"\r\n" or 0x20 <= byte < 0x7F else ord(".") for byte in data)
+        self._door.write(b"\r\n".join(shown.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")))
+        self._echoed = not shown.endswith((b"\r", b"\n"))
+
     def answer(self, answer: Answer) -> None:
         """Send an answer: log text that was held back, the reason of a failure, then code and body."""
         self._end_bar()
+        if self._echoed:
+            self._door.write(b"\r\n")
+        self._echoed = False
         self._told = None
         held, self._buffer = self._buffer, []
         for text in held:

@@ -9,9 +9,9 @@ from typing import Final
 
 from zentrid.commands.call import Call
 from zentrid.commands.registry import Command
-from zentrid.commands.table import columns
+from zentrid.commands.table import columns, fitting
 from zentrid.core.apps import AppInfo
-from zentrid.core.framing import CRLF, MAX_BODY_BYTES, Code
+from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError, Option
 
 DEFAULT_LINES: Final = 40
@@ -29,7 +29,7 @@ async def _app(call: Call) -> str:
     _check_name(call)
     if action == "log":
         lines = await asyncio.to_thread(call.ctx.apps.log_lines, _count(call))
-        return "\n".join(_fitting(lines)) or "The log is empty"
+        return "\n".join(fitting(lines)) or "The log is empty"
     if call.ctx.safe_mode:
         raise CommandError(
             Code.FAILED,
@@ -55,18 +55,6 @@ def _count(call: Call) -> int:
     if len(text) > 4 or not 1 <= int(text) <= MAX_LINES:
         raise CommandError(Code.OUT_OF_BOUNDS, f"-n: 1 to {MAX_LINES} lines.")
     return int(text)
-
-
-def _fitting(lines: Sequence[str]) -> list[str]:
-    """Return the last lines that fit into one answer."""
-    room = MAX_BODY_BYTES
-    kept: list[str] = []
-    for line in reversed(lines):
-        room -= len(line.encode()) + len(CRLF)
-        if room < 0:
-            break
-        kept.append(line)
-    return kept[::-1]
 
 
 def app_lines(infos: Sequence[AppInfo], now: datetime) -> str:

@@ -34,7 +34,10 @@ class Output(Protocol):
 
 
 class Payload(Protocol):
-    """The bytes that follow a command's line, at doors that can carry some."""
+    """The bytes that follow a command's line, at doors that can carry some. Commands that take some declare it."""
+
+    def expect(self, size_bytes: int) -> None:
+        """Be told that so many bytes follow the line. What the command does not read is thrown away, not carried out."""
 
     async def read(self, size_bytes: int) -> bytes:
         """Return exactly the next `size_bytes` bytes. Raises CommandError: fewer came, or this door carries none."""
@@ -42,6 +45,9 @@ class Payload(Protocol):
 
 class NoPayload:
     """A door that carries nothing but lines."""
+
+    def expect(self, size_bytes: int) -> None:
+        """Expect nothing: nothing can come."""
 
     async def read(self, size_bytes: int) -> bytes:
         """Refuse."""

@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from zentrid.commands.updaterun import UpdateRunner
 from zentrid.core.apps import AppInfo
+from zentrid.core.files import FileInfo, FileMeta
 from zentrid.core.items import ItemSet
+from zentrid.core.journal import Place
 from zentrid.core.names import SlotName
 from zentrid.core.uploads import DoorNews
 from zentrid.core.variables import Values
 from zentrid.eventbus import EventBus
 from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, UpdateProgress, Updates
+from zentrid.streams import Stream, StreamTable
 
 
 class Settings(Protocol):
@@ -110,6 +113,61 @@ class Doors(Protocol):
         """Open it; raises UploadError."""
 
 
+class NewFileStream(Stream, Protocol):
+    """A file on its way. With its last byte, if its size is known, it is finished by itself."""
+
+    async def finish(self) -> None:
+        """Give it its name; one that cannot be kept is gone. Raises FileError."""
+
+
+class Files(Protocol):
+    """The device's files, under names that were checked. Every call may raise FileError."""
+
+    async def list(self) -> Sequence[FileInfo]:
+        """Return all files, by name."""
+
+    async def stat(self, name: str) -> FileInfo:
+        """Return what is known of a file."""
+
+    async def delete(self, name: str, *, force: bool = False) -> None:
+        """Remove a file; an essential one only with `force`."""
+
+    async def open(self, name: str) -> Stream:
+        """Open a file for reading."""
+
+    async def create(self, name: str, size_bytes: int | None, meta: FileMeta) -> NewFileStream:
+        """Begin a file of so many bytes (None: as many as come); one of that name stays until the new one is whole."""
+
+
+@runtime_checkable
+class HttpAnswer(Stream, Protocol):
+    """A request to a web server, and its answer."""
+
+    @property
+    def length_bytes(self) -> int | None:
+        """How long the answer is, if the server said so."""
+
+    async def status(self) -> int:
+        """Send the request if it was not sent yet, and return the answer's status. Raises ZentriError."""
+
+
+class Web(Protocol):
+    """Asks web servers."""
+
+    def open(self, address: str, method: str = "GET", content_type: str = "") -> HttpAnswer:
+        """Return a request that is not sent yet. Raises UrlError."""
+
+
+class Journal(Protocol):
+    """The supervisor's log; may block briefly."""
+
+    def tail(self, count: int) -> tuple[Sequence[str], Place]:
+        """Return the last `count` lines, oldest first, and the place after them."""
+
+    def news(self, place: Place) -> tuple[Sequence[str], Place]:
+        """Return whole lines that came after `place`, and the place after them."""
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -126,6 +184,9 @@ class Context:
     host: Host
     apps: Applications
     uploads: Doors
+    files: Files
+    web: Web
+    journal: Journal
     safe_mode: bool = False
     safe_mode_reason: str = "Max faults exceeded"
     """Why the device is in safe mode, for the console's greeting."""
@@ -138,6 +199,8 @@ class Context:
     """The applications and files that bundles brought to the running slot; may block briefly."""
     events: EventBus = field(default_factory=EventBus)
     """What happens on the device, for whoever follows."""
+    streams: StreamTable = field(default_factory=StreamTable)
+    """Open files and connections of all doors."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

@@ -45,6 +45,9 @@ class Executor:
             words = split_words(line)
             if not words:
                 return None
+            announced_bytes = self.registry.announced_bytes(words)
+            if announced_bytes is not None and payload is not None:
+                payload.expect(announced_bytes)
             command, rest = self.registry.resolve(words, safe_mode=self.ctx.safe_mode)
             arguments = command.signature.parse(rest, command.name)
         except CommandError as error:
@@ -77,19 +80,25 @@ class Executor:
 
     def interruptible(self, line: str) -> bool:
         """Tell whether the line's command deals with Ctrl-C itself."""
-        try:
-            found = self.registry.find(split_words(line))
-        except CommandError:
-            return False
-        return found is not None and found[0].interruptible
+        command = self._command_of(line)
+        return command is not None and command.interruptible
 
     def ends_with_session(self, line: str) -> bool:
         """Tell whether the line's command has no end of its own."""
+        command = self._command_of(line)
+        return command is not None and command.ends_with_session
+
+    def takes_payload(self, line: str) -> bool:
+        """Tell whether bytes may follow the line."""
+        command = self._command_of(line)
+        return command is not None and command.payload_size is not None
+
+    def _command_of(self, line: str) -> Command | None:
         try:
             found = self.registry.find(split_words(line))
         except CommandError:
-            return False
-        return found is not None and found[0].ends_with_session
+            return None
+        return None if found is None else found[0]
 
     async def _run(self, command: Command, call: Call) -> Answer:
         limit = asyncio.timeout(command.timeout_s)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zentrid.commands.call import Handler
 from zentrid.core.framing import Code
-from zentrid.core.grammar import Argument, CommandError, Option, Signature, split_words
+from zentrid.core.grammar import Argument, Arguments, CommandError, Option, Signature, split_words
 from zentrid.core.variables import VariableTable
 from zentrid.core.weburl import hide_secrets
 
 DEFAULT_TIMEOUT_S = 120.0
+_MOST_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Command:
     """Looks at `call.interrupt` itself; others are simply ended by Ctrl-C."""
     ends_with_session: bool = False
     """Has no end of its own, so it is ended when nobody can type Ctrl-C any more."""
+    payload_size: Callable[[Arguments], str] | None = None
+    """Bytes may follow its line: tells how many the line announces, as it was typed. They are no lines, and no Ctrl-C."""
 
     @property
     def short_name(self) -> str:
@@ -73,6 +76,20 @@ class Registry:
             if command is not None:
                 return command, tuple(words[size:])
         return None
+
+    def announced_bytes(self, words: Sequence[str]) -> int | None:
+        """Return how many bytes follow a line, whether or not it can be carried out; None: it does not say."""
+        found = self.find(words)
+        if found is None:
+            return None
+        command, rest = found
+        if command.payload_size is None:
+            return None
+        try:
+            text = command.payload_size(command.signature.parse(rest, command.name))
+        except CommandError:
+            return None
+        return int(text[:_MOST_DIGITS]) if text.isascii() and text.isdigit() else None
 
     def resolve(self, words: Sequence[str], *, safe_mode: bool) -> tuple[Command, tuple[str, ...]]:
         """Return the command and its words; raises CommandError (unknown command) with the reason."""

@@ -108,6 +108,11 @@ class LineEditor:
         back = _width("".join(self._text[self._at :]))
         return (self.prompt + self.text).encode() + (b"\x1b[%dD" % back if back else b"")
 
+    def without_line_feed(self, data: bytes) -> bytes:
+        """Return what follows the line that has just ended without the LF that belongs to its CR."""
+        after_cr, self._after_cr = self._after_cr, False
+        return data[1:] if after_cr and data[:1] == b"\n" else data
+
     def feed(self, data: bytes) -> Step:
         """Take bytes up to the first event."""
         output = bytearray()

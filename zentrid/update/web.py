@@ -258,7 +258,7 @@ class WebFile:
                         "GET", url.path, headers=headers, redirect=False, preload_content=False, decode_content=False
                     )
             except (HTTPError, OSError) as error:
-                cause = _innermost(error)
+                cause = innermost(error)
                 if not isinstance(cause, ssl.SSLCertVerificationError) or url.origin in self._unchecked:
                     raise WebLostError(_why(url, cause)) from error
                 self._do_without_checking(url, cause)
@@ -294,7 +294,7 @@ class WebFile:
             try:
                 chunk = response.read1(min(left, self._limits.chunk_bytes))
             except (HTTPError, OSError) as error:
-                raise WebLostError(_why(self._final, _innermost(error))) from error
+                raise WebLostError(_why(self._final, innermost(error))) from error
             if not chunk:
                 return
             self.received_bytes += len(chunk)
@@ -322,7 +322,8 @@ def _why(url: WebUrl, cause: BaseException) -> str:
     return f"cannot read {url} ({detail}); check the address and the network"
 
 
-def _innermost(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
+    """Return what urllib3's errors are wrapped around: the operating system's or the TLS library's own error."""
     for _ in range(8):
         values = (getattr(error, "reason", None), *error.args, error.__cause__)
         inner = [value for value in values if isinstance(value, BaseException)]

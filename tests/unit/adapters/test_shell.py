@@ -16,6 +16,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from tests.support.fakes import Device
+from zentrid import shell
 from zentrid.adapters.sessions import CommandServer
 from zentrid.commands.catalog import build_registry
 from zentrid.ports import UpdateProgress
@@ -89,6 +90,39 @@ async def test_unclaimed_device(path: Path, device: Device) -> None:
     assert await run(path, "-c", "ota") == (
         1, b"Command failed\n", b'{"result":"fail","message":"device not claimed"}\n',
     )  # fmt: skip
+
+
+async def test_bytes_for_a_command_come_from_standard_input(path: Path, device: Device) -> None:
+    data = bytes(range(256)) * 100
+    done = await run(path, "-c", f"file_create a {len(data)}", typed=data)
+    assert done == (0, b"File created\n", b"")
+    assert await asyncio.to_thread((device.store.top / "a").read_bytes) == data
+    assert (await run(path, "-c", "file_open a"))[1] == b"0\n"
+    assert await run(path, "-c", "read 0 90000") == (0, data, b"")
+
+
+async def test_standard_input_that_is_too_short_or_too_long(path: Path, device: Device) -> None:
+    status, output, error = await run(path, "-c", "file_create a 10", typed=b"123")
+    assert (status, output) == (1, b"Command failed\n")
+    assert b"7 bytes are missing: the connection ended" in error
+    more = b"12345" + b"reboot\r\n" * 100_000
+    assert (await run(path, "-c", "fcr a 5", typed=more))[:2] == (0, b"File created\n")
+    assert (await run(path, "-c", "fcr /a 5", typed=b"12345" + more))[:2] == (7, b"Bad argument\n")
+    assert (await run(path, "-c", "version", typed=b"reboot\r\n"))[:2] == (0, VERSION)
+    assert device.power.reboots == []
+
+
+async def test_a_command_that_takes_no_bytes_does_not_wait_for_the_input_to_end(path: Path) -> None:
+    process = await start(path, "-c", "file_create -o a 10")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 20) == b"0\n"
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+def test_the_shell_knows_which_commands_take_and_give_bytes() -> None:
+    names = {name for c in build_registry() if c.payload_size for name in (c.name, c.short_name)}
+    assert names == shell.TAKE_BYTES
+    assert {"stream_read", "read"} == shell.GIVE_BYTES
 
 
 async def test_long_answers_come_whole(path: Path) -> None:

@@ -125,6 +125,7 @@ COMMANDS = (
             Argument("name", "a variable"),
             Argument("value", "its value; in double quotes if it has blanks", many=True),
         ),
+        more_codes=(Code.TOO_MANY_ARGUMENTS,),
     ),
     Command("save", "write the variables to flash", _save, "save"),
     Command("load", "read the variables from flash again; what was not saved is lost", _load, "load"),

@@ -225,7 +225,9 @@ class NetworkControl:
             if trouble is not None and worked and before != plan:
                 again = await self._try(before)
                 word = "are in use again" if again is None else "are tried again"
-                raise JoinFailedError(f"{trouble} The settings before {word}; nothing was saved.")
+                raise JoinFailedError(
+                    f"{trouble} The settings before {word}; mend the ones that are set, or 'load' the saved ones."
+                )
         if trouble is not None:
             raise trouble
         return await self._address()

@@ -116,14 +116,14 @@ def complete(registry: Registry, ctx: Context, before: str) -> Sequence[str]:
     if done == ["help"]:
         return sorted({*(c.name.split()[0] for c in commands), *_TOPICS, *names})
     if done[0] == "set":
-        return _values(registry, done[1:])
+        return _values(registry, ctx, done[1:])
     return _arguments(commands, registry, done, last)
 
 
-def _values(registry: Registry, words: Sequence[str]) -> Sequence[str]:
+def _values(registry: Registry, ctx: Context, words: Sequence[str]) -> Sequence[str]:
     """Return the values that a variable, named in one word or more, can be set to."""
     found = registry.variables.find(words)
-    if found is None or found[1] or not found[0].writable:
+    if found is None or found[1] or not found[0].writable or (ctx.safe_mode and not found[0].safe_mode):
         return ()
     kind = found[0].kind
     return kind.words if isinstance(kind, Choice) else ("0", "1") if isinstance(kind, Bool) else ()

@@ -170,4 +170,5 @@ def test_no_completion(call: Caller, before: str, missing: str) -> None:
 def test_safe_mode_completes_only_what_can_be_used(safe_call: Caller) -> None:
     assert "system.boot.healthy_after" not in complete(safe_call.executor.registry, safe_call.device.ctx, "set ")
     assert "gpio_dir" not in complete(safe_call.executor.registry, safe_call.device.ctx, "gp")
-    assert not complete(safe_call.executor.registry, safe_call.device.ctx, "gpio_dir 3 ")
+    for before in ("gpio_dir 3 ", "set gpio.init.3 "):
+        assert not complete(safe_call.executor.registry, safe_call.device.ctx, before)

@@ -116,6 +116,16 @@ async def test_variables(call: Caller) -> None:
     assert call.device.network.did == [], "nothing changes before it is asked for"
 
 
+async def test_saving_what_cannot_come_up_is_told(call: Caller) -> None:
+    await call.body("set network.default_interface wlan")
+    assert await call.body("save") == "Success"
+    assert "wlan.ssid" in "\n".join(call.out.lines)
+    call.out.lines.clear()
+    await call.body("set wlan.ssid barn")
+    await call.body("save")
+    assert call.out.lines == []
+
+
 async def test_the_password_is_never_shown(call: Caller) -> None:
     assert await call.body('set wlan.password "open sesame"') == "Set OK"
     assert await call.body("get wlan.password") == "********"

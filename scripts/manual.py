@@ -105,8 +105,8 @@ def _rows(members: Iterable[Variable]) -> Iterator[Sequence[str]]:
 
 
 def _plain(text: str) -> str:
-    """Return text so that a placeholder such as <gpio> is no markup."""
-    return text.replace("<", "&lt;")
+    """Return text so that a placeholder such as <gpio>, or an asterisk, is no markup."""
+    return text.replace("<", "&lt;").replace("*", "\\*")
 
 
 def _sentence(text: str) -> str:

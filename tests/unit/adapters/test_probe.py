@@ -16,7 +16,7 @@ from blockbuster import blockbuster_ctx
 
 from zentrid import netprobe
 from zentrid.adapters.probe import NetworkProbe
-from zentrid.core.probes import Failed, Found, Lost, News, ProbeError, Reply
+from zentrid.core.probes import PING_WAIT_S, Failed, Found, Lost, News, ProbeError, Reply
 from zentrid.netprobe import checksum, echo_request, is_reply
 
 TOKEN = b"t" * 32
@@ -71,7 +71,7 @@ class Wire:
         self.waiting += [(data, (sender, 0)) for data, sender in answer(packet)]
 
     def settimeout(self, timeout_s: float) -> None:
-        assert 0 < timeout_s <= netprobe.PING_WAIT_S
+        assert 0 < timeout_s <= PING_WAIT_S
         self.timeout_s = timeout_s
 
     def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:

@@ -183,12 +183,15 @@ class NetworkControl:
         self._plan = plan
 
     async def up(self) -> str:
-        """Bring the network up as the settings say; return the address. Raises NetworkError: then it is tried further."""
-        return await self._to_its_end(self._up())
+        """Bring the network up as the settings say; return the address. What is up so already is left alone.
+
+        Raises NetworkError: then what worked before is in use again, or if nothing did, it is tried further.
+        """
+        return await self._to_its_end(self._change(even_if_up=False))
 
     async def restart(self) -> str:
-        """Let the settings take effect; return the address. Raises NetworkError: then what worked before is in use again."""
-        return await self._to_its_end(self._restart())
+        """As `up`, and what is up already is brought up anew."""
+        return await self._to_its_end(self._change(even_if_up=True))
 
     async def down(self) -> None:
         """Take the network down until it is brought up again, at the latest by the next start. Raises NetworkError."""
@@ -206,23 +209,14 @@ class NetworkControl:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("network: %s", error, exc_info=None if isinstance(error, NetworkError) else error)
 
-    async def _up(self) -> str:
-        async with self._lock:
-            plan = plan_of(self._values)
-            facts = await asyncio.to_thread(self._interface.network)
-            if plan == self._plan and facts is not None:
-                return facts.ip
-            trouble = await self._try(plan)
-        if trouble is not None:
-            raise trouble
-        return await self._address()
-
-    async def _restart(self) -> str:
+    async def _change(self, *, even_if_up: bool) -> str:
         async with self._lock:
             plan, before = plan_of(self._values), self._plan
-            worked = before.mode is not Mode.DOWN and await asyncio.to_thread(self._interface.network) is not None
+            facts = await asyncio.to_thread(self._interface.network)
+            if plan == before and facts is not None and not even_if_up:
+                return facts.ip
             trouble = await self._try(plan)
-            if trouble is not None and worked and before != plan:
+            if trouble is not None and before not in (plan, DOWN) and facts is not None:
                 again = await self._try(before)
                 word = "are in use again" if again is None else "are tried again"
                 raise JoinFailedError(
@@ -230,16 +224,13 @@ class NetworkControl:
                 )
         if trouble is not None:
             raise trouble
-        return await self._address()
+        facts = await asyncio.to_thread(self._interface.network)
+        return "" if facts is None else facts.ip
 
     async def _down(self) -> None:
         async with self._lock:
             if (trouble := await self._try(DOWN)) is not None:
                 raise trouble
-
-    async def _address(self) -> str:
-        facts = await asyncio.to_thread(self._interface.network)
-        return "" if facts is None else facts.ip
 
     async def _try(self, plan: Plan) -> NetworkError | None:
         """Carry out a plan; return why it does not hold, or nothing."""

@@ -126,7 +126,7 @@ class Network(Protocol):
         """Tell whether the gateway is there. Blocks for some seconds at most."""
 
     async def up(self) -> str:
-        """Bring it up as the settings say; return the address. Raises NetworkError: then it is tried further."""
+        """Bring it up as the settings say, unless it is; return the address. Raises NetworkError: see `restart`."""
 
     async def restart(self) -> str:
         """Let the settings take effect; return the address. Raises NetworkError: then what worked before is in use again."""

@@ -99,7 +99,14 @@ def _count(word: str) -> int:
 
 
 COMMANDS = (
-    Command("network_up", "bring the network up as the settings say", _up, "network_up", "nup", notes=_CHANGES),
+    Command(
+        "network_up",
+        "bring the network up as the settings say, if it is not; what does not come up is taken back",
+        _up,
+        "network_up",
+        "nup",
+        notes=_CHANGES,
+    ),
     Command(
         "network_down",
         "take the network down until network_up or the next start",
@@ -110,7 +117,7 @@ COMMANDS = (
     ),
     Command(
         "network_restart",
-        "let network settings take effect; what does not come up is taken back",
+        "bring the network up anew, with the settings as they are now; what does not come up is taken back",
         _restart,
         "network_restart",
         "nre",

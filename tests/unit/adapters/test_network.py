@@ -137,10 +137,11 @@ async def test_a_fixed_address_and_back(world: World) -> None:
     assert world.plans == [FIXED, DEFAULT]
 
 
-async def test_a_gateway_that_does_not_answer_takes_the_change_back(world: World) -> None:
+@pytest.mark.parametrize("way", ["restart", "up"])
+async def test_a_gateway_that_does_not_answer_takes_the_change_back(world: World, way: str) -> None:
     world.want_fixed(ip="192.168.9.9", gateway="192.168.9.1")
     with pytest.raises(JoinFailedError, match=r"192\.168\.9\.1 does not answer.*before are in use again"):
-        await world.control.restart()
+        await getattr(world.control, way)()
     assert world.plans[-1] == DEFAULT
     assert world.facts == LEASE
     assert world.control.trouble() is None

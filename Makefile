@@ -6,7 +6,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup host-packages image run stop demo dms test test-fast fuzz bench-update lint lock clean
+.PHONY: help setup host-packages image run stop demo dms test test-fast fuzz bench-update manual lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -48,6 +48,9 @@ fuzz: setup ## feed changed inputs to every parser of foreign bytes (FUZZ_SECOND
 bench-update: setup ## measure updates by this engine and by others, half an hour (PAIRS=, ENGINES=)
 	@scripts/setup --packages scripts/bench/host-packages.txt
 	@$(PYTHON) -m scripts.bench $(if $(PAIRS),--pairs $(PAIRS)) $(if $(ENGINES),--engines $(ENGINES))
+
+manual: setup ## write docs/commands.md anew from the declarations of the commands
+	@$(PYTHON) -m scripts.manual
 
 lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff check .

@@ -17,12 +17,15 @@ from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.filestore import FileStore
 from zentrid.adapters.filestreams import DeviceFiles
 from zentrid.adapters.gpio import ButtonWatch
+from zentrid.adapters.gpiolines import GpioLines
 from zentrid.adapters.hooks import install_facts, run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
 from zentrid.adapters.items import ItemFolder, publish_files
 from zentrid.adapters.journal import Journal
 from zentrid.adapters.logs import set_up_log
+from zentrid.adapters.network import LinkInterface, NetworkControl
 from zentrid.adapters.power import InitPower
+from zentrid.adapters.probe import NetworkProbe
 from zentrid.adapters.pstore import Pstore
 from zentrid.adapters.ringfile import RingFile
 from zentrid.adapters.sessions import CommandServer
@@ -40,8 +43,9 @@ from zentrid.core.apps import AppLimits
 from zentrid.core.bootstate import Fault, clear_faults
 from zentrid.core.clock import earliest_now
 from zentrid.core.events import FaultRecorded
+from zentrid.core.gpio import initial
 from zentrid.core.health import Facts, Policy
-from zentrid.core.names import GPIO_CHIP, MIB, SAFE_SLOT
+from zentrid.core.names import GPIO_CHIP, MIB, NETWORK_INTERFACE, SAFE_SLOT
 from zentrid.core.postmortem import Explained
 from zentrid.core.schedule import Settings as AutoSettings
 from zentrid.core.schedule import parse_windows
@@ -67,6 +71,7 @@ from zentrid.start import (
 from zentrid.supervisor import Supervisor
 from zentrid.update.auto import AutoUpdates, TimeOfDay
 from zentrid.update.contact import Contact, ServerCommand, decide
+from zentrid.update.errors import unreachable_because
 from zentrid.update.itemtrial import Checks
 from zentrid.update.link import Parts, Paths
 from zentrid.update.manager import UpdateManager
@@ -108,6 +113,8 @@ class App:
         self.store = DiskBootStateStore(DEV / find_partition("bootstate")["DEVNAME"])
         self.slots = DiskSlots(self.store)
         self.settings = SettingsStore(DATA, VARIABLES)
+        self.host = LinuxHost(NETWORK_INTERFACE)
+        self.network = NetworkControl(self.settings.values, LinkInterface(NETWORK_INTERFACE, self.host.network))
         self.power = InitPower(self.store)
         self.events = EventBus()
         self.events.listen(lambda event: None if event.routine else log.info("%s", event.sentence()))
@@ -124,6 +131,7 @@ class App:
                 paths=Paths(identity_dir=IDENTITY, data_dir=DATA),
                 rate_limit_kib_s=lambda: self.settings.values.number("ota.rate_limit"),
                 tell=self.events.tell, report_progress=True,
+                network_trouble=lambda: unreachable_because(self.network.trouble()),
                 budget_bytes=lambda: self.settings.values.number("ota.budget") * MIB,
                 pre_install=lambda manifest: self._objection("pre-install", manifest),
                 post_install=lambda manifest: self._objection("post-install", manifest),
@@ -137,6 +145,7 @@ class App:
         )  # fmt: skip
         self.power.before.append(lambda: self.apps.stop(timeout_s=APP_STOP_S))
         self.button = ButtonWatch(GPIO_CHIP, lambda: self._reset_data("the button was held"))
+        self.gpios = GpioLines(GPIO_CHIP, self.button)
         self.supervisor = Supervisor(
             power=self.power, outcome=UpdateOutcome(self.manager), clock=self.clock, watchdog=None,
             policy=self._policy, facts=self._facts, hooks=self._health_objections,
@@ -158,8 +167,8 @@ class App:
         web_files = WebFiles(IDENTITY, self.files.top / "ca.pem")
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
-            dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=LinuxHost(),
-            apps=self.apps, uploads=self.uploads,
+            dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=self.host,
+            apps=self.apps, uploads=self.uploads, network=self.network, probes=NetworkProbe(), gpios=self.gpios,
             files=DeviceFiles(self.files), web=WebClient(web_files, f"zentrid/{device.release.version}"),
             journal=Journal(LOG), safe_mode=device.boot.slot == SAFE_SLOT,
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
@@ -303,6 +312,7 @@ class App:
         for problem in report.problems:
             log.warning("settings: %s", problem)
         await asyncio.to_thread(restore_boot_state, self.store, self.device)
+        await asyncio.to_thread(self.network.begin)
         uncleared = not await asyncio.to_thread(late_clearing, self.store)
         for note in early_notes(EARLY):
             log.warning("%s", note)
@@ -320,6 +330,8 @@ class App:
         await self.server.start(SERIAL, RUN / "console.sock")
         self.ssh.follow(self.settings.values)
         publish_files(self.items.files(self.device.boot.slot))
+        if not self.context.safe_mode:
+            await asyncio.to_thread(self.gpios.begin, initial(self.settings.values))
         self._follow_app()
         # Last: what hangs until here is reset by early user space's own timeout, however short the one in the settings is.
         self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))

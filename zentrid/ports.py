@@ -79,7 +79,8 @@ class UpdateProgress:
     reboot: bool = False
     """Set on the last one when the new release waits for a reboot."""
     result: int = 0
-    """`dms.ota_result`: 0 none, 1 updated, 2 no update required, 3 failure, 6 no DMS, 7/8/9 DMS said 403/400/404."""
+    """`dms.ota_result`: 0 none, 1 updated, 2 no update required, 3 failure, 4 no network set, 5 join failed, 6 no DMS,
+    7/8/9 it said 403/400/404."""
     reason: str = ""
     """On a last one that is not `ok`: one word for programs."""
 

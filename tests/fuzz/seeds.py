@@ -21,6 +21,7 @@ from zentrid.core import bootstate
 from zentrid.core.bootstate import BootState, Fault
 from zentrid.core.files import FLAG_ESSENTIAL, FileMeta
 from zentrid.core.framing import Code, encode_answer, encode_log
+from zentrid.core.probes import Failed, Found, Lost, Reply, to_line
 from zentrid.core.version import Version
 from zentrid.core.webrequest import Head
 from zentrid.debug.corefile import Mapping, Registers
@@ -136,6 +137,9 @@ def seeds(target: str) -> list[bytes]:
         "frames": iter([encode_answer(Code.SUCCESS, "yes\n", safe_mode=True) + encode_log("one\ntwo")]),
         "web_address": _addresses(),
         "worker_line": _worker_lines(),
+        "probe_line": (
+            to_line(news) for news in (Found("10.0.2.2"), Found("fe80::1%eth0"), Reply(1.25), Lost(), Failed("No."))
+        ),
         "core_file": iter([_core()]),
         "kernel_log": iter([KERNEL_WORDS.encode()]),
         "web_head": iter([Head(200, 10).to_line(), Head(404).to_line(), Head(error="cannot reach it").to_line()]),

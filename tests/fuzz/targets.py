@@ -36,6 +36,7 @@ from zentrid.core.framing import HEADER_BYTES, MAX_BODY_BYTES, Code, Frame, Fram
 from zentrid.core.grammar import CommandError, quote, split_words
 from zentrid.core.names import BOOTSTATE_COPY_BYTES, SAFE_SLOT, SLOTS
 from zentrid.core.postmortem import Finding, Words, examine
+from zentrid.core.probes import MAX_LINE_BYTES, Failed, ProbeError, parse_news, to_line
 from zentrid.core.webrequest import parse_head
 from zentrid.core.weburl import UrlError, parse_url
 from zentrid.debug.backtrace import backtrace
@@ -214,6 +215,19 @@ def worker_line(data: bytes) -> bool:
     return True
 
 
+def probe_line(data: bytes) -> bool:
+    """What the network probe says is refused, or can be shown on any terminal and said again."""
+    try:
+        news = parse_news(data)
+    except ProbeError:
+        return False
+    line = to_line(news)
+    assert len(line) <= MAX_LINE_BYTES
+    assert line[:-1].decode().isprintable()
+    assert isinstance(news, Failed) or parse_news(line) == news
+    return True
+
+
 def core_file(data: bytes) -> bool:
     """A core and the program that it names are refused, or give a bounded backtrace; read as root when a program dies."""
     size = int.from_bytes(data[:4], "big")
@@ -282,6 +296,7 @@ TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "frames": frames,
     "web_address": web_address,
     "worker_line": worker_line,
+    "probe_line": probe_line,
     "core_file": core_file,
     "kernel_log": kernel_log,
     "web_head": web_head,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,9 @@ from zentrid.adapters.webclient import WebClient, WebFiles
 from zentrid.commands.context import Context, NetworkFacts
 from zentrid.core.apps import AppError, AppInfo
 from zentrid.core.bootstate import BootState, BootStateLostError, BootStateWriteError
+from zentrid.core.gpio import GpioError, Pin
+from zentrid.core.network import NetworkError
+from zentrid.core.probes import Found, News, Reply
 from zentrid.core.variable_list import VARIABLES
 from zentrid.core.variables import VariableTable
 from zentrid.errors import ZentriError
@@ -210,6 +213,110 @@ class FixedHost:
         return self.addresses
 
 
+class MemoryNetwork:
+    """A network that comes up when it is told to; `error` is raised by every change while it is set."""
+
+    def __init__(self) -> None:
+        self.error: NetworkError | None = None
+        self.problem: NetworkError | None = None
+        self.gateway_there = True
+        self.did: list[str] = []
+
+    def trouble(self) -> NetworkError | None:
+        """Return what was set."""
+        return self.problem
+
+    def how(self) -> str:
+        """Return that it is by DHCP."""
+        return "dhcp"
+
+    def gateway_answers(self, gateway: str) -> bool:
+        """Return what was set."""
+        self.did.append(f"asked {gateway}")
+        return self.gateway_there
+
+    async def _do(self, what: str) -> str:
+        await asyncio.sleep(0)
+        self.did.append(what)
+        if self.error is not None:
+            raise self.error
+        return "10.0.2.15"
+
+    async def up(self) -> str:
+        """Come up."""
+        return await self._do("up")
+
+    async def restart(self) -> str:
+        """Come up anew."""
+        return await self._do("restart")
+
+    async def down(self) -> None:
+        """Go down."""
+        await self._do("down")
+
+
+class ScriptedProbes:
+    """A network in which every name and every packet meets the same."""
+
+    def __init__(self) -> None:
+        self.replies: list[News] = []
+        """What becomes of the packets of one ping; empty: each is answered in 1.5 ms."""
+        self.found: list[News] = [Found("192.0.2.7")]
+        self.error: ZentriError | None = None
+        self.asked: list[str] = []
+        self.closed = 0
+
+    async def _news(self, asked: str, all_news: Sequence[News]) -> AsyncGenerator[News, None]:
+        self.asked.append(asked)
+        try:
+            for news in all_news:
+                await asyncio.sleep(0)
+                yield news
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed += 1
+
+    def ping(self, host: str, count: int) -> AsyncGenerator[News, None]:
+        """Yield an address and what was set."""
+        return self._news(f"ping {host} {count}", [*self.found, *(self.replies or [Reply(1.5)] * count)])
+
+    def resolve(self, name: str) -> AsyncGenerator[News, None]:
+        """Yield what was set."""
+        return self._news(f"resolve {name}", self.found)
+
+
+class MemoryGpios:
+    """Eight pins; one of them is held by something else."""
+
+    def __init__(self) -> None:
+        self.directions = ["in", "out", "in", "out", "in", "in", "in", "in"]
+        self.levels = [False] * 8
+        self.foreign = {7: "another driver"}
+        self.did: list[tuple[int, str]] = []
+
+    def pins(self) -> Sequence[Pin]:
+        """Return all."""
+        return [self.pin(number) for number in range(8)]
+
+    def pin(self, number: int) -> Pin:
+        """Return one."""
+        holder = self.foreign.get(number, "")
+        return Pin(number, self.directions[number], None if holder else self.levels[number], holder)
+
+    def configure(self, number: int, word: str) -> None:
+        """Note it; refuse what something else holds."""
+        if number in self.foreign:
+            raise GpioError(f"GPIO {number} cannot be used (Device or resource busy).")
+        self.did.append((number, word))
+        self.directions[number] = "in" if word in ("in", "none") else "out"
+        self.levels[number] = word == "high"
+
+    def set(self, number: int, *, high: bool) -> None:
+        """Set the level."""
+        self.levels[number] = high
+
+
 class MemoryApps:
     """A boot application that starts and stops at once; `problem` keeps it from running."""
 
@@ -267,6 +374,9 @@ class Device:
         self.clock = FixedClock()
         self.host = FixedHost()
         self.apps = MemoryApps()
+        self.network = MemoryNetwork()
+        self.probes = ScriptedProbes()
+        self.gpios = MemoryGpios()
         self.uploads = UploadDoors(folder / "incoming", lambda: 0, address="127.0.0.1")
         self.store = FileStore(folder / "files")
         self.log = folder / "zentrid.log"
@@ -286,6 +396,9 @@ class Device:
             files=DeviceFiles(self.store),
             web=WebClient(WebFiles(folder / "identity", folder / "files/ca.pem"), "zentrid/test"),
             journal=Journal(self.log),
+            network=self.network,
+            probes=self.probes,
+            gpios=self.gpios,
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,11 @@ class ButtonWatch:
         self._on_reset = on_reset
         self._gpiod = gpiod
         self._new_button = button
+        self.held: dict[int, Line] = {}
+        """The lines that are held now, for whoever only reads them; to be looked at under `lock`."""
+        self.lock = threading.Lock()
+        self.rests_lit = False
+        """The lamp is lit while the button asks for nothing, because somebody wants it so."""
 
     async def run(self) -> None:
         """Watch until cancelled. A chip or line that cannot be had is tried again, more and more slowly."""
@@ -100,21 +106,30 @@ class ButtonWatch:
                 )  # fmt: skip
             except OSError as error:
                 log.error("there is no lamp: %s", error)
-            yield line, _Lamp(lamp, kinds.Value.ACTIVE, kinds.Value.INACTIVE)
+            with self.lock:
+                self.held = {GPIO_FACTORY_RESET: line, **({} if lamp is None else {GPIO_LED: lamp})}
+            yield line, _Lamp(lamp, kinds.Value.ACTIVE, kinds.Value.INACTIVE, lambda: self.rests_lit)
         finally:
-            line.release()
-            if lamp is not None:
-                lamp.release()
+            with self.lock:
+                self.held = {}
+                line.release()
+                if lamp is not None:
+                    lamp.release()
 
 
 class _Lamp:
     """The lamp; one that cannot be driven stays as it is."""
 
-    def __init__(self, line: Line | None, high: object, low: object) -> None:
+    def __init__(self, line: Line | None, high: object, low: object, rests_lit: Callable[[], bool]) -> None:
         self._line = line
         self.high = high
         """The library's word for a line that is high."""
         self._low = low
+        self._rests_lit = rests_lit
+
+    def rest(self) -> None:
+        """Show what it shows while the button asks for nothing."""
+        self.show(lit=self._rests_lit())
 
     def show(self, *, lit: bool) -> None:
         """Switch it."""
@@ -153,7 +168,7 @@ class _Watch:
         finally:
             loop.remove_reader(fd)
             if not self._going_down:
-                self._lamp.show(lit=False)
+                self._lamp.rest()
 
     def _read(self) -> None:
         """Take the edges that wait. Called by the event loop when there are some, so it does not block."""
@@ -187,7 +202,7 @@ class _Watch:
         if seen is Seen.HELD:
             self._lamp.show(lit=int(now_s / BLINK_S) % 2 == 0)
         elif not self._going_down:
-            self._lamp.show(lit=False)
+            self._lamp.rest()
         return None if self._button.pressed_s is None else min(BLINK_S, self._button.left_s(now_s) or BLINK_S)
 
     async def _heard(self) -> None:
@@ -200,4 +215,4 @@ class _Watch:
         except Exception:
             log.exception("the factory reset could not be asked for; let the button go and try again")
             self._going_down = False
-            self._lamp.show(lit=False)
+            self._lamp.rest()

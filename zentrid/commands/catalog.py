@@ -8,10 +8,12 @@ from zentrid.commands import (
     events,
     faults,
     files,
+    gpio,
     help,
     httpclient,
     items,
     journal,
+    network,
     ota,
     recovery,
     streams,
@@ -25,19 +27,7 @@ from zentrid.core.variable_list import VARIABLES
 def build_registry() -> Registry:
     """Return the registry of all commands and variables; a new group of commands is one more entry here."""
     groups = (
-        system,
-        variables,
-        faults,
-        recovery,
-        app,
-        items,
-        dms,
-        ota,
-        events,
-        journal,
-        files,
-        streams,
-        httpclient,
+        system, variables, faults, recovery, app, items, dms, ota, events, journal, files, streams, httpclient, network, gpio,
         help,
-    )
+    )  # fmt: skip
     return Registry([command for group in groups for command in group.COMMANDS], VARIABLES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from zentrid.commands.updaterun import UpdateRunner
 from zentrid.core.apps import AppInfo
 from zentrid.core.files import FileInfo, FileMeta
+from zentrid.core.gpio import Pin
 from zentrid.core.items import ItemSet
 from zentrid.core.journal import Place
 from zentrid.core.names import SlotName
+from zentrid.core.network import NetworkError
+from zentrid.core.probes import News
 from zentrid.core.uploads import DoorNews
 from zentrid.core.variables import Values
 from zentrid.eventbus import EventBus
@@ -168,6 +171,54 @@ class Journal(Protocol):
         """Return whole lines that came after `place`, and the place after them."""
 
 
+class Network(Protocol):
+    """The one network interface."""
+
+    def trouble(self) -> NetworkError | None:
+        """Return why nothing can be reached; None: the network is there. May block briefly."""
+
+    def how(self) -> str:
+        """Return where the address in use comes from: `dhcp`, `static`, or `down` without one."""
+
+    def gateway_answers(self, gateway: str) -> bool:
+        """Tell whether the gateway is there. Blocks for some seconds at most."""
+
+    async def up(self) -> str:
+        """Bring it up as the settings say, unless it is; return the address. Raises NetworkError: see `restart`."""
+
+    async def restart(self) -> str:
+        """Let the settings take effect; return the address. Raises NetworkError: then what worked before is in use again."""
+
+    async def down(self) -> None:
+        """Take it down. Raises NetworkError."""
+
+
+class Probes(Protocol):
+    """Meets the network in processes without rights. Close what is yielded from when done."""
+
+    def ping(self, host: str, count: int) -> AsyncGenerator[News, None]:
+        """Yield the address, then what became of each of `count` packets. Raises ProbeError."""
+
+    def resolve(self, name: str) -> AsyncGenerator[News, None]:
+        """Yield the addresses of a name. Raises ProbeError."""
+
+
+class Gpios(Protocol):
+    """The GPIOs. Everything may block briefly, and raises GpioError when one cannot be had."""
+
+    def pins(self) -> Sequence[Pin]:
+        """Return all GPIOs as they are now."""
+
+    def pin(self, number: int) -> Pin:
+        """Return one GPIO as it is now."""
+
+    def configure(self, number: int, word: str) -> None:
+        """Make a GPIO what `word` (see `core.gpio.DIRECTIONS`) says and keep hold of it."""
+
+    def set(self, number: int, *, high: bool) -> None:
+        """Drive an output."""
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -187,6 +238,9 @@ class Context:
     files: Files
     web: Web
     journal: Journal
+    network: Network
+    probes: Probes
+    gpios: Gpios
     safe_mode: bool = False
     safe_mode_reason: str = "Max faults exceeded"
     """Why the device is in safe mode, for the console's greeting."""

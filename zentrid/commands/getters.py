@@ -53,4 +53,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "network.gateway": _network(lambda facts: facts.gateway),
     "network.dns": _network(lambda facts: facts.dns),
     "network.mac": lambda ctx: ctx.identity.mac,
+    "network.status": lambda ctx: str(ctx.network.trouble() or "up"),
+    "wlan.mac": lambda ctx: ctx.identity.mac,
+    "gpio.state": lambda ctx: " ".join(f"{pin.number}:{pin.level}" for pin in ctx.gpios.pins()),
 }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from zentrid.commands.call import Call
 from zentrid.commands.context import Context
 from zentrid.commands.registry import Command, Registry
-from zentrid.core.framing import Code
+from zentrid.core.framing import TEXTS, Code
 from zentrid.core.grammar import Argument, CommandError
 from zentrid.core.variables import Bool, Choice, Variable
 
@@ -51,17 +51,44 @@ def _overview(registry: Registry, *, safe_mode: bool) -> str:
 def _explain_command(command: Command) -> str:
     signature = command.signature
     lines = [signature.usage(command.name), command.summary]
-    lines += [f"  -{o.letter}{' ' + o.value if o.value else ''}: {o.help}" for o in signature.options]
-    lines += [f"  {a.name}: {a.help}" for a in signature.arguments]
-    lines.append(f"Short: {command.short_name}. In safe mode: {'yes' if command.safe_mode else 'no'}.")
+    lines += [f"  {name}: {meaning}" for name, meaning in manual_rows(command)]
+    if command.notes:
+        lines.append(command.notes)
+    lines.append(
+        f"Short: {command.short_name}. In safe mode: {'yes' if command.safe_mode else 'no'}. {ending(command)}"
+    )
+    lines.append(f"Codes: {', '.join(f'{code:d} {TEXTS[code].lower()}' for code in command.codes)}.")
     lines.append(f"Example: {command.example}")
     return "\n".join(lines)
+
+
+def manual_rows(command: Command) -> list[tuple[str, str]]:
+    """Return each option and argument of a command with its meaning, as they stand on its usage line."""
+    rows = [(f"-{o.letter} {o.value}" if o.value else f"-{o.letter}", o.help) for o in command.options]
+    return [*rows, *((a.name, a.help) for a in command.arguments)]
+
+
+def ending(command: Command) -> str:
+    """Return how a command ends, in a sentence: by itself, in time, or when it is told to."""
+    if command.ends_with_session:
+        return "Goes on until Ctrl-C, or until the session ends."
+    if command.timeout_s is None:
+        return "Ends by its own limits; Ctrl-C ends it early."
+    return f"Given up after {command.timeout_s:g} s."
 
 
 def _explain_variable(variable: Variable) -> str:
     lines = [f"{variable.name}: {variable.help}"]
     if variable.writable:
         lines.append(f"Value: {variable.kind.describe()}. Default: {variable.show(variable.default) or '(empty)'}.")
+    lines.append(f"Short: {variable.short}. {', '.join(variable_rules(variable))}.")
+    verb = f"set {variable.name} {variable.example}" if variable.writable else f"get {variable.name}"
+    lines.append(f"Example: {verb}")
+    return "\n".join(lines)
+
+
+def variable_rules(variable: Variable) -> list[str]:
+    """Return what holds for a variable, in words."""
     rules = {
         "read-only": not variable.writable,
         "kept by save": variable.saved,
@@ -70,16 +97,13 @@ def _explain_variable(variable: Variable) -> str:
         "never shown": variable.secret,
         "not in safe mode": not variable.safe_mode,
     }
-    lines.append(f"Short: {variable.short}. {', '.join(text for text, holds in rules.items() if holds)}.")
-    verb = f"set {variable.name} {variable.example}" if variable.writable else f"get {variable.name}"
-    lines.append(f"Example: {verb}")
-    return "\n".join(lines)
+    return [text for text, holds in rules.items() if holds]
 
 
 def complete(registry: Registry, ctx: Context, before: str) -> Sequence[str]:
     """Return the words that could stand in place of the last word of `before` (the text before the cursor)."""
     words = before.split(" ")
-    *done, _ = words
+    *done, last = words
     done = [w for w in done if w]
     commands = registry.available(safe_mode=ctx.safe_mode)
     names = [v.name for v in registry.variables if v.safe_mode or not ctx.safe_mode]
@@ -91,19 +115,42 @@ def complete(registry: Registry, ctx: Context, before: str) -> Sequence[str]:
         return [n for n in names if registry.variables[n].writable]
     if done == ["help"]:
         return sorted({*(c.name.split()[0] for c in commands), *_TOPICS, *names})
-    if done[0] == "set" and len(done) == 2 and done[1] in registry.variables:
-        kind = registry.variables[done[1]].kind
-        return kind.words if isinstance(kind, Choice) else ("0", "1") if isinstance(kind, Bool) else ()
-    return _arguments(commands, done)
+    if done[0] == "set":
+        return _values(registry, ctx, done[1:])
+    return _arguments(commands, registry, done, last)
 
 
-def _arguments(commands: Sequence[Command], done: Sequence[str]) -> Sequence[str]:
-    """Return second words of commands, and arguments that are one of a few words."""
-    seconds = [c.name.split()[1] for c in commands if c.name.split()[:-1] == list(done)]
-    for command in commands:
-        if command.name.split() == list(done):
-            seconds += [choice for a in command.arguments[:1] for choice in a.choices]
-    return sorted(seconds)
+def _values(registry: Registry, ctx: Context, words: Sequence[str]) -> Sequence[str]:
+    """Return the values that a variable, named in one word or more, can be set to."""
+    found = registry.variables.find(words)
+    if found is None or found[1] or not found[0].writable or (ctx.safe_mode and not found[0].safe_mode):
+        return ()
+    kind = found[0].kind
+    return kind.words if isinstance(kind, Choice) else ("0", "1") if isinstance(kind, Bool) else ()
+
+
+def _arguments(commands: Sequence[Command], registry: Registry, done: Sequence[str], last: str) -> Sequence[str]:
+    """Return second words of commands, options, and arguments that are one of a few words."""
+    offered = {c.name.split()[1] for c in commands if c.name.split()[:-1] == list(done)}
+    found = registry.find(done)
+    if found is not None and found[0] in commands:
+        command, given = found
+        if last.startswith("-"):
+            return [f"-{o.letter}" for o in command.options]
+        if (argument := _argument_at(command, given)) is not None:
+            offered |= set(argument.choices)
+    return sorted(offered)
+
+
+def _argument_at(command: Command, given: Sequence[str]) -> Argument | None:
+    """Return the argument that is to come after the words already given; None where an option's value or nothing is."""
+    valued = {f"-{o.letter}" for o in command.options if o.value}
+    if given and given[-1] in valued:
+        return None
+    plain = [
+        word for before, word in zip(("", *given), given, strict=False) if word[:1] != "-" and before not in valued
+    ]
+    return command.arguments[len(plain)] if len(plain) < len(command.arguments) else None
 
 
 COMMANDS = (

@@ -37,6 +37,10 @@ class Command:
     """Has no end of its own, so it is ended when nobody can type Ctrl-C any more."""
     payload_size: Callable[[Arguments], str] | None = None
     """Bytes may follow its line: tells how many the line announces, as it was typed. They are no lines, and no Ctrl-C."""
+    notes: str = ""
+    """What else a person should know, in whole sentences."""
+    more_codes: tuple[Code, ...] = ()
+    """Codes of its answers that do not follow from its arguments and options."""
 
     @property
     def short_name(self) -> str:
@@ -47,6 +51,21 @@ class Command:
     def signature(self) -> Signature:
         """The arguments and options it takes."""
         return Signature(self.arguments, self.options)
+
+    @property
+    def codes(self) -> tuple[Code, ...]:
+        """The codes of its answers, besides those that any line may get (parse error, unknown command, overflow)."""
+        takes_values = bool(self.arguments) or any(o.value for o in self.options)
+        may_be = {
+            Code.SUCCESS: True,
+            Code.FAILED: True,
+            Code.TOO_FEW_ARGUMENTS: any(not a.optional for a in self.arguments) or any(o.value for o in self.options),
+            Code.TOO_MANY_ARGUMENTS: not (self.arguments and self.arguments[-1].many),
+            Code.UNKNOWN_OPTION: bool(self.options),
+            Code.BAD_ARGUMENT: takes_values,
+            Code.OUT_OF_BOUNDS: takes_values,
+        }
+        return tuple(sorted({code for code, holds in may_be.items() if holds} | {*self.more_codes}))
 
 
 class Registry:

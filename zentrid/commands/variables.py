@@ -10,6 +10,7 @@ from zentrid.commands.getters import GETTERS
 from zentrid.commands.registry import Command
 from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError
+from zentrid.core.network import plan_at_start
 from zentrid.core.variables import Variable
 from zentrid.errors import ZentriError
 
@@ -101,6 +102,9 @@ async def _set(call: Call) -> str:
 async def _save(call: Call) -> None:
     call.session.keep(call.ctx.settings.values)
     await call.ctx.settings.save()
+    _, problem = plan_at_start(call.ctx.settings.values)
+    if problem:  # it can be saved, a step on the way, but nobody should find out at the next start
+        call.out.log(f"Saved, but the network would not come up like this at the next start: {problem}")
 
 
 async def _load(call: Call) -> None:
@@ -125,6 +129,7 @@ COMMANDS = (
             Argument("name", "a variable"),
             Argument("value", "its value; in double quotes if it has blanks", many=True),
         ),
+        more_codes=(Code.TOO_MANY_ARGUMENTS,),
     ),
     Command("save", "write the variables to flash", _save, "save"),
     Command("load", "read the variables from flash again; what was not saved is lost", _load, "load"),

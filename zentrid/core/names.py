@@ -64,6 +64,9 @@ MAX_COLD_BOOTS: Final = 10
 GPIO_CHIP: Final = "/dev/gpiochip0"
 GPIO_FACTORY_RESET: Final = 0
 GPIO_LED: Final = 1
+GPIO_LINES: Final = 8
+
+NETWORK_INTERFACE: Final = "eth0"
 
 # --- kernel arguments that the boot script appends -------------------------------------------------------------------
 ARG_SLOT: Final = "zentri.slot"

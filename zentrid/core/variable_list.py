@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from zentrid.core.names import GPIO_FACTORY_RESET, GPIO_LED, GPIO_LINES
+from zentrid.core.network import HostAddress, Netmask
 from zentrid.core.schedule import WindowsKind
 from zentrid.core.variables import Bool, Choice, Int, Text, Variable, VariableTable, fact
 
@@ -146,11 +148,52 @@ _OTA: Final = (
 )  # fmt: skip
 
 _NETWORK: Final = (
-    fact("network.ip", "ne i", "the address in use"),
+    fact("network.ip", "ne i", "the address in use; network.static.ip sets a fixed one"),
     fact("network.netmask", "ne n", "the network mask in use"),
     fact("network.gateway", "ne g", "the gateway in use"),
     fact("network.dns", "ne s", "the name server in use"),
     fact("network.mac", "ne m", "the MAC address, written in manufacture"),
+    fact("network.status", "ne u", "`up`, or why there is no network"),
+    Variable(
+        "network.default_interface", "ne f", Choice(("ethernet", "wlan")), "ethernet",
+        "what the device joins; on a board without a radio its Ethernet stands for it. Takes effect with network_restart",
+        "wlan",
+    ),
+    Variable(
+        "network.dhcp", "ne d", Bool(), True,
+        "1: ask a DHCP server for an address; 0: use network.static. Takes effect with network_restart", "0",
+    ),
+    Variable("network.static.ip", "ne st i", HostAddress(), "", "the fixed address, for network.dhcp 0", "192.168.1.20"),
+    Variable("network.static.netmask", "ne st n", Netmask(), "255.255.255.0", "its network mask", "255.255.255.0"),
+    Variable("network.static.gateway", "ne st g", HostAddress(), "", "its gateway; empty: none", "192.168.1.1"),
+    Variable("network.static.dns", "ne st d", HostAddress(), "", "its name server; empty: none", "192.168.1.1"),
+)  # fmt: skip
+
+_WLAN: Final = (
+    fact("wlan.mac", "wl m", "the radio's MAC address; on a board without a radio that of its Ethernet"),
+    Variable(
+        "wlan.ssid", "wl s", Text(32, meaning="the name of a network"), "",
+        "the network to join, for network.default_interface wlan", '"my network"',
+    ),
+    Variable(
+        "wlan.password", "wl p", Text(64, r"[ -~]{8,63}|[0-9A-Fa-f]{64}", "8 to 63 characters, or a key of 64 digits"), "",
+        "the password of that network; empty: an open one", '"a long password"', secret=True,
+    ),
+)  # fmt: skip
+
+_LEVELS: Final = ("none", "in", "low", "high")
+_GPIO: Final = (
+    fact("gpio.state", "gp s", "the level of every GPIO, as number:level", safe_mode=False),
+    *(
+        Variable(
+            f"gpio.init.{pin}", f"gp i {pin}", Choice(("none", "low", "high") if pin == GPIO_LED else _LEVELS), "none",
+            f"what GPIO {pin} begins as: left alone, an input, or an output that is low or high"
+            + {GPIO_FACTORY_RESET: "; it stays the factory reset button, which comes first", GPIO_LED: "; it is the lamp"}
+            .get(pin, ""),
+            "high", safe_mode=False, aliases=(f"gpio.init {pin}",),
+        )
+        for pin in range(GPIO_LINES)
+    ),
 )  # fmt: skip
 
 _SSH: Final = (
@@ -162,4 +205,4 @@ _SSH: Final = (
     ),
 )  # fmt: skip
 
-VARIABLES: Final = VariableTable((*_SYSTEM, *_DMS, *_OTA, *_NETWORK, *_SSH))
+VARIABLES: Final = VariableTable((*_SYSTEM, *_DMS, *_OTA, *_NETWORK, *_WLAN, *_GPIO, *_SSH))

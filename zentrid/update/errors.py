@@ -6,6 +6,7 @@ import json
 from enum import IntEnum
 from typing import Final
 
+from zentrid.core.network import NetworkError, NetworkNotSetError
 from zentrid.core.text import printable as text_for_people
 from zentrid.errors import ZentriError
 
@@ -106,6 +107,28 @@ class DmsUnreachableError(DmsError):
 
     reason = "dms_unreachable"
     result = Result.CANNOT_REACH_DMS
+
+
+class NoNetworkSetError(DmsUnreachableError):
+    """The server cannot be reached because the settings name no network to join."""
+
+    reason = "no_network_set"
+    result = Result.NO_NETWORK_SET
+
+
+class NetworkJoinError(DmsUnreachableError):
+    """The server cannot be reached because the network that is set cannot be joined."""
+
+    reason = "join_failed"
+    result = Result.JOIN_FAILED
+
+
+def unreachable_because(trouble: NetworkError | None) -> DmsUnreachableError | None:
+    """Return the network's trouble as the reason why a server cannot be reached; None for none."""
+    if trouble is None:
+        return None
+    kind = NoNetworkSetError if isinstance(trouble, NetworkNotSetError) else NetworkJoinError
+    return kind(str(trouble))
 
 
 class DmsRefusedError(DmsError):

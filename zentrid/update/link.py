@@ -18,7 +18,7 @@ from zentrid.core.update import Capacity
 from zentrid.ports import BootStateStore, Identity, Release, SlotInspector
 from zentrid.update.contact import Contact
 from zentrid.update.durable import Hook, no_hook
-from zentrid.update.errors import DmsRefusedError, WorkerDiedError, printable
+from zentrid.update.errors import DmsRefusedError, DmsUnreachableError, WorkerDiedError, printable
 from zentrid.update.itemtrial import Checks
 from zentrid.update.protocol import Answer, Delivered, Message, Op, Refused, Request
 
@@ -155,6 +155,8 @@ class Parts:
     """The regular contact with the server, and what its commands do."""
     tell: Callable[[DeviceEvent], None] = lambda _event: None
     """Hears of every change of state."""
+    network_trouble: Callable[[], DmsUnreachableError | None] = lambda: None
+    """Asked when the server cannot be reached: the reason on this side of the cable. May block briefly."""
     report_progress: bool = False
     """Tell the server of the steps in between too, not of outcomes only."""
     hook: Hook = no_hook

@@ -28,6 +28,7 @@ from zentrid.update.dms import DmsClient
 from zentrid.update.errors import (
     DmsError,
     DmsRefusedError,
+    DmsUnreachableError,
     NotByItselfError,
     Result,
     UpdateBusyError,
@@ -315,6 +316,7 @@ class UpdateManager:
 
     async def _failed(self, error: UpdateError) -> UpdateProgress:
         """End the update that `error` stopped; what is reported of it depends on how far it had come."""
+        error = await self._nearest_reason(error)
         log.log(logging.INFO if isinstance(error, NotByItselfError) else logging.WARNING, "update: %s", error)
         await asyncio.to_thread(self._freshness.failed, error.reason, str(error), self._parts.utc())
         state = self._ledger.entry.state
@@ -334,6 +336,12 @@ class UpdateManager:
                 log.error("update: the outcome cannot be recorded (%s)", second.strerror)
                 self._ledger.remember(state=State.IDLE, result=result)
         return replace(self._attempt.news(sentence, done=True, ok=False, result=result), reason=error.reason)
+
+    async def _nearest_reason(self, error: UpdateError) -> UpdateError:
+        """Return what a person can mend: a server that cannot be reached for want of a network is not the server's fault."""
+        if not isinstance(error, DmsUnreachableError) or self._ledger.entry.state is not State.CHECKING:
+            return error
+        return await asyncio.to_thread(self._parts.network_trouble) or error
 
     def _is_quiet(self, error: UpdateError) -> bool:
         """Tell whether an end before anything began is not reported: it was a look, or is no news for the server."""

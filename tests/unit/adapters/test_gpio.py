@@ -196,6 +196,20 @@ async def test_let_go_early_nothing_happens(scene: Scene) -> None:
     assert not scene.library.lit
 
 
+async def test_a_lamp_that_somebody_lit_blinks_for_the_button_and_is_lit_again(scene: Scene) -> None:
+    await scene.taken()
+    scene.watch.rests_lit = True
+    assert set(scene.watch.held) == {GPIO_FACTORY_RESET, GPIO_LED}
+    scene.library.button.edge(high=True)
+    await scene.until(lambda: not scene.library.lit)
+    scene.library.button.edge(high=False)
+    await scene.until(lambda: scene.library.lit)
+    await asyncio.sleep(0.2)
+    assert (scene.library.lit, scene.resets) == (True, 0)
+    await scene.end()
+    assert scene.watch.held == {}, "nobody reads a line that was given back"
+
+
 async def test_a_button_that_is_down_from_the_start_is_ignored(scene: Scene) -> None:
     scene.library.levels[GPIO_FACTORY_RESET] = Value.ACTIVE
     await scene.taken()

@@ -76,7 +76,7 @@ async def test_safe_mode_greets_and_prompts(tmp_path: Path) -> None:
         assert await door.until(b"> ") == b"*** Max faults exceeded. Entering Safe Mode.\r\nSAFEMODE> "
         door.type(b"get system.safemode.status\r")
         assert (await door.until(b"SAFEMODE> ")).endswith(b"\r\n1\r\nSAFEMODE> ")
-        door.type(b"ping x\r")
+        door.type(b"gpio_get 0\r")
         answer = await door.until(b"SAFEMODE> ")
         assert b"safe mode" in answer
         assert answer.endswith(b"\r\nUnknown command\r\nSAFEMODE> ")

@@ -6,9 +6,12 @@ import re
 
 import pytest
 
+from scripts import manual
 from tests.support.console import Caller
+from zentrid.commands.catalog import build_registry
 from zentrid.commands.help import complete
 from zentrid.core.framing import Code
+from zentrid.core.variable_list import VARIABLES
 
 
 async def test_help_commands(call: Caller) -> None:
@@ -28,6 +31,10 @@ async def test_help_commands(call: Caller) -> None:
         "file_stat : fst",
         "force_safemode : force_safemode",
         "get : get",
+        "gpio_dir : gdi",
+        "gpio_get : gge",
+        "gpio_set : gse",
+        "gpios_get : gges",
         "help : help",
         "http_download : hdo",
         "http_get : hge",
@@ -37,7 +44,13 @@ async def test_help_commands(call: Caller) -> None:
         "load : load",
         "log : log",
         "ls : ls",
+        "network_down : ndo",
+        "network_restart : nre",
+        "network_up : nup",
+        "network_verify : nve",
+        "nslookup : nlo",
         "ota : ota",
+        "ping : ping",
         "reboot : reboot",
         "save : save",
         "set : set",
@@ -54,7 +67,7 @@ async def test_help_commands(call: Caller) -> None:
 async def test_help_variables(call: Caller) -> None:
     lines = (await call.body("help variables")).split("\n")
     assert "system.uuid : sy u" in lines
-    assert all(re.fullmatch(r"[a-z_.]+ : [a-z ]+", line) for line in lines)
+    assert all(re.fullmatch(r"[a-z0-9_.]+ : [a-z0-9 ]+", line) for line in lines)
 
 
 async def test_help_of_a_command(call: Caller) -> None:
@@ -63,6 +76,37 @@ async def test_help_of_a_command(call: Caller) -> None:
     assert text.endswith("\nExample: ota -b 1.4.0")
     assert await call.body("help dms claim") == await call.body("help dms_claim")
     assert "dms claim <user|product> <password|token>" in await call.body("help dms claim")
+
+
+async def test_help_is_a_manual(call: Caller) -> None:
+    assert (await call.body("help network_restart")).split("\n")[0] == "network_restart"
+    text = await call.body("help gdi")
+    assert text.startswith("gpio_dir <gpio> in|out|low|high|none\n")
+    for part in (
+        "\n  gpio: its number, 0 to 7\n", "\n  direction: in; out or low", "\nGPIO 0 stays the factory reset button",
+        "\nShort: gdi. In safe mode: no. Given up after 120 s.\n",
+        "\nCodes: 0 success, 1 command failed, 4 too few arguments, 5 too many arguments, 7 bad argument, 9 out of bounds.\n",
+    ):  # fmt: skip
+        assert part in text
+    assert "6 unknown option" in await call.body("help ping")
+    assert "Goes on until Ctrl-C" in await call.body("help events")
+    assert "Ends by its own limits" in await call.body("help ota")
+
+
+def test_the_manuals_page_is_up_to_date() -> None:
+    assert manual.PAGE.read_text() == manual.page(build_registry()), "write it anew: make manual"
+
+
+def test_the_page_tells_everything_and_hides_nothing_from_markdown() -> None:
+    text = manual.page(build_registry())
+    for command in build_registry():
+        assert f"\n### {command.name}\n\n    {command.signature.usage(command.name)}\n" in text
+    for variable in VARIABLES:
+        assert f"\n| `{variable.name}` | `{variable.short}` |" in text
+    rows = [line for line in text.split("\n") if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) in (4, 5, 6) for row in rows)
+    prose = [re.sub(r"`[^`]*`", "", line) for line in text.split("\n") if not line.startswith("    ")]
+    assert not any("<" in line for line in prose)
 
 
 async def test_every_command_and_variable_is_explained(call: Caller) -> None:
@@ -113,16 +157,33 @@ async def test_safe_mode_lists_what_can_be_used(safe_call: Caller) -> None:
         ("help ", "commands"),
         ("ota c", "cancel"),
         ("ota u", "upload"),
+        ("ota -f u", "upload"),
+        ("ota -", "-u"),
+        ("ota -b 1.0.0 ", "cancel"),
+        ("gpio_dir 3 ", "high"),
+        ("gdi 3 h", "high"),
+        ("gpio_set 3 ", "1"),
+        ("set gp i 3 ", "low"),
+        ("set network.default_interface ", "wlan"),
+        ("app ", "restart"),
     ],
 )
 def test_completion(call: Caller, before: str, expected: str) -> None:
     assert expected in complete(call.executor.registry, call.device.ctx, before)
 
 
-@pytest.mark.parametrize(("before", "missing"), [("set ", "system.uuid"), ("version ", "version"), ("x y ", "all")])
+@pytest.mark.parametrize(
+    ("before", "missing"), [
+        ("set ", "system.uuid"), ("version ", "version"), ("x y ", "all"), ("gpio_dir ", "high"), ("ota -b ", "cancel"),
+        ("ota cancel ", "cancel"), ("set network.ip ", "1"), ("gpio_dir 3 in ", "in"),
+    ],
+)  # fmt: skip
 def test_no_completion(call: Caller, before: str, missing: str) -> None:
     assert missing not in complete(call.executor.registry, call.device.ctx, before)
 
 
 def test_safe_mode_completes_only_what_can_be_used(safe_call: Caller) -> None:
     assert "system.boot.healthy_after" not in complete(safe_call.executor.registry, safe_call.device.ctx, "set ")
+    assert "gpio_dir" not in complete(safe_call.executor.registry, safe_call.device.ctx, "gp")
+    for before in ("gpio_dir 3 ", "set gpio.init.3 "):
+        assert not complete(safe_call.executor.registry, safe_call.device.ctx, before)

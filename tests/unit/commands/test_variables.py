@@ -58,7 +58,7 @@ async def test_an_empty_value_is_an_empty_line(call: Caller) -> None:
 
 async def test_get_all_and_groups(call: Caller) -> None:
     everything = (await call.body("get all")).split("\n")
-    assert all(re.fullmatch(r"[a-z_.]+:( .+)?", line) for line in everything)
+    assert all(re.fullmatch(r"[a-z0-9_.]+:( .+)?", line) for line in everything)
     assert [line.split(":")[0] for line in everything] == [v.name for v in call.executor.registry.variables]
     assert await call.body("get") == await call.body("get all")
     group = (await call.body("get system.boot")).split("\n")
@@ -183,19 +183,19 @@ async def test_a_format_that_is_set_and_saved_takes_its_switches_along(call: Cal
 
 
 async def test_secrets_are_neither_shown_nor_repeated(tmp_path: Path) -> None:
-    secret = Variable("wlan.password", "wl p", Text(12), "", "the network's password", "x", secret=True)
+    secret = Variable("trial.password", "tr p", Text(12), "", "a password", "x", secret=True)
     table = VariableTable([*VARIABLES, secret])
     call = Caller(Device(tmp_path / "zentri", table=table), table)
-    for line in ("set wlan.password hunter2hunter2", "set wl p hunter2\\x07"):
+    for line in ("set trial.password hunter2hunter2", "set tr p hunter2\\x07"):
         answer = await call(line)
         assert answer.code in (Code.OUT_OF_BOUNDS, Code.BAD_ARGUMENT)
         assert "hunter2" not in answer.reason
         assert call.executor.registry.keeps_secret(line)
-    assert await call.body("set wl p hunter2") == "Set OK"
-    assert await call.body("get wlan.password") == "********"
+    assert await call.body("set tr p hunter2") == "Set OK"
+    assert await call.body("get trial.password") == "********"
     assert "hunter2" not in await call.body("get all")
-    assert "hunter2" not in await call.body("help wlan.password")
-    assert call.device.settings.values.text("wlan.password") == "hunter2"
+    assert "hunter2" not in await call.body("help trial.password")
+    assert call.device.settings.values.text("trial.password") == "hunter2"
 
 
 async def test_what_blocks_is_asked_off_the_event_loop(call: Caller, tmp_path: Path) -> None:

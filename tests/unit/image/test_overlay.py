@@ -106,3 +106,11 @@ def test_early_user_space_starts_python_only_for_a_factory_reset(tmp_path, argum
     )
     done = subprocess.run(["/bin/sh", "-c", script + "\necho goes on"], capture_output=True, text=True, timeout=10)
     assert done.stdout.split("\n")[:-1] == (["-s -m zentrid.early"] if starts else []) + ["goes on"]
+
+
+def test_nothing_that_is_started_again_has_the_console_but_the_supervisor():
+    """Init resets the modes of a terminal at each start, also under whoever uses it at that moment."""
+    entries = [line.split(":") for line in (OVERLAY / "etc/inittab").read_text().splitlines() if line[:1] != "#"]
+    terminals = {program: tty for tty, _, action, program in entries if action == "respawn"}
+    assert terminals.pop("/usr/sbin/zentrid") == ""
+    assert set(terminals.values()) == {"null"}

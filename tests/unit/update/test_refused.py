@@ -16,7 +16,9 @@ from tests.support.doorman import Doorman
 from tests.support.fleet import PRODUCT, Fleet, Release, make_release, make_rootfs
 from zentrid.bundle.patch import PatchHeader
 from zentrid.bundle.tree import HashTree
+from zentrid.core.network import JoinFailedError, NetworkError, NetworkNotSetError
 from zentrid.ports import UpdateProgress
+from zentrid.update.errors import unreachable_because
 
 
 async def refused_before_anything(device: Device) -> UpdateProgress:
@@ -250,6 +252,40 @@ async def test_no_server(device: Device, doorman: Doorman) -> None:
     assert (last.result, device.manager.last_result) == (6, 6)
     assert last.message.startswith("cannot reach the server at 127.0.0.1:1 ")
     assert not device.manager.dms.reached
+
+
+@pytest.mark.parametrize(
+    ("trouble", "result", "reason"),
+    [
+        (NetworkNotSetError("No network is set."), 4, "no_network_set"),
+        (JoinFailedError("No link."), 5, "join_failed"),
+        (None, 6, "dms_unreachable"),
+    ],
+)
+async def test_no_network(device: Device, trouble: NetworkError | None, result: int, reason: str) -> None:
+    device.parts_changes["server"] = lambda: ("127.0.0.1", 1)
+    device.parts_changes["network_trouble"] = lambda: unreachable_because(trouble)
+    device.start()
+    last = await refused_before_anything(device)
+    assert (last.result, device.manager.last_result, last.reason) == (result, result, reason)
+    assert trouble is None or last.message == str(trouble)
+    assert await waiting(device) == [], "nobody can be told"
+
+
+async def test_a_network_that_goes_during_a_download_is_not_taken_for_one_that_was_never_there(
+    device: Device, doorman: Doorman, published: Release
+) -> None:
+    device.parts_changes["network_trouble"] = lambda: unreachable_because(JoinFailedError("No link."))
+    device.start()
+    doorman.habits.cuts = [0] * 10
+    assert (await device.update()).result == 6
+
+
+async def test_a_server_that_says_no_is_no_trouble_of_the_network(device: Device, doorman: Doorman) -> None:
+    device.parts_changes["network_trouble"] = lambda: unreachable_because(JoinFailedError("No link."))
+    device.start()
+    doorman.claimed = False
+    assert (await device.update()).message == '{"result":"fail","message":"device not claimed"}'
 
 
 async def test_a_server_with_another_certificate(device: Device, fleet: Fleet, published: Release) -> None:

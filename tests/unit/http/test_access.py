@@ -1,0 +1,172 @@
+"""Who may command the device: passwords, lock-out, names, pages of other sites, other networks."""
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from tests.support.fakes import Device
+from tests.support.httpdoor import DoorProcess
+from tests.unit.http.conftest import basic
+from zentrid.core.lockout import FREE_TRIES
+
+BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"}
+
+
+async def status(client: aiohttp.ClientSession, headers: dict[str, str], path: str = "/command/reboot", method="GET"):
+    async with client.request(
+        method, path, headers=headers, data=b'{"command": "reboot"}' if method == "POST" else None
+    ) as r:
+        return r.status
+
+
+async def test_a_password_is_asked_for_once_there_is_one(door: DoorProcess, client: aiohttp.ClientSession):
+    assert await status(client, {}, "/command/ver") == 200
+    await door.tell(username="admin")  # half an account admits nobody, and keeps nobody out
+    await asyncio.sleep(0.2)
+    assert await status(client, {}, "/command/ver") == 200
+    await door.tell(username="admin", password="gehe:im ü")
+    await asyncio.sleep(0.2)
+    for path in (
+        "/",
+        "/command/ver",
+        "/js/app.js",
+        "/.recovery.html",
+        "/.recovery.json",
+        "/log",
+        "/terminal",
+        "/nothing",
+    ):
+        async with client.get(path) as response:
+            assert response.status == 401, path
+            assert response.headers["WWW-Authenticate"].startswith("Basic ")
+    assert await status(client, basic("admin", "gehe:im ü"), "/command/ver") == 200
+    for wrong in (
+        basic("admin", ""), basic("", ""), basic("Admin", "gehe:im ü"),
+        {"Authorization": "Basic !!!"}, {"Authorization": "Bearer x"},
+    ):  # fmt: skip
+        assert await status(client, wrong, "/command/ver") == 401, wrong
+    await door.tell(username="", password="")
+    await asyncio.sleep(0.2)
+    assert await status(client, {}, "/command/ver") == 200
+
+
+async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: aiohttp.ClientSession):
+    await door.tell(username="admin", password="right")
+    await asyncio.sleep(0.2)
+    right = basic("admin", "right")
+    for _ in range(FREE_TRIES - 1):
+        assert await status(client, basic("admin", "wrong")) == 401
+    assert await status(client, right, "/command/ver") == 200  # forgives
+    for _ in range(FREE_TRIES):
+        assert await status(client, basic("admin", "wrong")) == 401
+    async with client.get("/command/ver", headers=right) as response:
+        assert response.status == 429  # the right one is not looked at either: else guessing would go on
+        assert 0 < int(response.headers["Retry-After"]) <= 31
+    # At the TCP terminal too, since it is the same password.
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.terminal_port)
+    assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"Too many wrong passwords")
+    writer.close()
+    # No password at all is no guess and tells a browser to ask.
+    await asyncio.sleep(0)
+
+
+async def test_a_flood_of_requests_is_slowed_down(client: aiohttp.ClientSession):
+    found = [await status(client, {}, "/nothing") for _ in range(160)]
+    assert found[0] == 404
+    assert 429 in found
+    await asyncio.sleep(1.2)
+    assert await status(client, {}, "/nothing") == 404
+
+
+async def test_names_that_are_not_the_devices_own(door: DoorProcess, client: aiohttp.ClientSession, device: Device):
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::1", "a@127.0.0.1", "127.0.0.1/x"):
+        assert await status(client, {"Host": host}) in (400, 421), host
+    for host in ("192.168.7.7", "[fe80::1]:80", "localhost:8080", f"127.0.0.1:{door.port}"):
+        assert await status(client, {"Host": host}, "/command/ver") == 200, host
+    await door.tell(hostname="boiler.example.com other.example")
+    await asyncio.sleep(0.2)
+    assert await status(client, {"Host": "Boiler.example.com:80"}, "/command/ver") == 200
+    assert not device.power.reboots
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_page_of_another_site_commands_nothing(
+    door: DoorProcess, client: aiohttp.ClientSession, device: Device, method: str
+):
+    path = "/command/reboot" if method == "GET" else "/command"
+    own = door.url
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": own + "0"},
+        {"Origin": own.replace("http:", "https:")},
+        BROWSER,  # a page may keep all of it back: an image, a form, a link
+        BROWSER | {"Referer": "http://evil.example/"},
+        BROWSER | {"Referer": f"http://evil.example/{own}/"},
+        BROWSER | {"Referer": own + ".evil.example/"},
+        BROWSER | {"Sec-Fetch-Site": "cross-site"},
+        BROWSER | {"Sec-Fetch-Site": "same-site"},
+        BROWSER | {"Sec-Fetch-Site": "none"},
+    ):
+        assert await status(client, headers, path, method) == 403, headers
+    assert not device.power.reboots
+    for headers in (
+        BROWSER | {"Origin": own},
+        BROWSER | {"Referer": own + "/"},
+        BROWSER | {"Sec-Fetch-Site": "same-origin"},
+    ):
+        assert await status(client, headers, path.replace("reboot", "ver"), method) == 200, headers
+    for path in ("/terminal", "/stream?handle=0"):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await client.ws_connect(path, headers={"Origin": "http://evil.example"})
+        assert refused.value.status == 403
+
+
+async def test_other_sites_only_if_the_owner_names_them(door: DoorProcess, client: aiohttp.ClientSession):
+    app = "https://app.example.com"
+    async with client.options("/command", headers={"Origin": app, "Access-Control-Request-Method": "POST"}) as response:
+        assert response.status == 403
+        assert "Access-Control-Allow-Origin" not in response.headers
+    await door.tell(cors_origin=f"http://x.example:81 {app}", username="u", password="p")
+    await asyncio.sleep(0.2)
+    async with client.options("/command", headers={"Origin": app, "Access-Control-Request-Method": "POST"}) as response:
+        assert response.status == 204
+        assert response.headers["Access-Control-Allow-Origin"] == app
+        assert "authorization" in response.headers["Access-Control-Allow-Headers"].lower()
+    async with client.get("/command/ver", headers={"Origin": app}) as response:
+        assert response.status == 401
+    async with client.get("/command/ver", headers={"Origin": app} | basic("u", "p")) as response:
+        assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (200, app)
+        assert response.headers["Vary"] == "Origin"
+    async with client.options("/command", headers={"Origin": "https://evil.example"}) as response:
+        assert response.status == 401
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_the_interface_can_be_off(door: DoorProcess, client: aiohttp.ClientSession, device: Device):
+    await door.tell(api_enabled=False)
+    await asyncio.sleep(0.2)
+    assert await status(client, {}) == 403
+    assert await status(client, {}, "/command", "POST") == 403
+    assert await status(client, {}, "/terminal") == 403
+    assert await status(client, {}, "/") == 200
+    assert not device.power.reboots
+
+
+async def test_headers_that_do_not_come_and_connections_that_are_many(door: DoorProcess):
+    async def opened():
+        return await asyncio.open_connection("127.0.0.1", door.port)
+
+    slow_reader, slow = await opened()
+    slow.write(b"GET /command/reboot HTTP/1.1\r\nHost: ")
+    many = [await opened() for _ in range(20)]
+    await asyncio.sleep(0.3)
+    closed = [reader.at_eof() for reader, _ in many]
+    assert 4 <= sum(closed) <= 6
+    for _, writer in many:
+        writer.close()
+    # The slow one gets its answer after 3 s, and not before the others were served.
+    answer = await asyncio.wait_for(slow_reader.read(), 20)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    slow.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from zentrid.commands import app, dms, events, faults, help, items, ota, recovery, system, variables
+from zentrid.commands import app, dms, events, faults, help, items, ota, recovery, setup, system, variables
 from zentrid.commands.registry import Registry
 from zentrid.core.variable_list import VARIABLES
 
 
 def build_registry() -> Registry:
     """Return the registry of all commands and variables; a new group of commands is one more entry here."""
-    groups = (system, variables, faults, recovery, app, items, dms, ota, events, help)
+    groups = (system, variables, faults, recovery, app, items, dms, ota, events, setup, help)
     return Registry([command for group in groups for command in group.COMMANDS], VARIABLES)

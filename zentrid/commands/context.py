@@ -110,6 +110,24 @@ class Doors(Protocol):
         """Open it; raises UploadError."""
 
 
+class Setup(Protocol):
+    """Set-up mode."""
+
+    @property
+    def on(self) -> bool:
+        """Whether it is on."""
+
+    @property
+    def left_s(self) -> float:
+        """How long it still lasts."""
+
+    def start(self) -> None:
+        """Begin it, or begin its time anew."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -138,6 +156,8 @@ class Context:
     """The applications and files that bundles brought to the running slot; may block briefly."""
     events: EventBus = field(default_factory=EventBus)
     """What happens on the device, for whoever follows."""
+    setup: Setup | None = None
+    """Set-up mode, where there is a web server."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ async def test_help_commands(call: Caller) -> None:
         "reboot : reboot",
         "save : save",
         "set : set",
+        "setup : setup",
         "slots : slots",
         "version : ver",
     ]

@@ -49,7 +49,7 @@ class Web:
         status, body = self.get("/command/" + line.replace(" ", "%20"))
         answer = json.loads(body)
         assert (status, answer.get("code")) == (200, 0), body
-        return answer["response"].strip()
+        return str(answer["response"]).strip()
 
     def wait_for(self, status: int, path: str = "/command/version") -> None:
         """Wait until a request is answered like this."""
@@ -85,9 +85,10 @@ def test_in_one_boot(board: BoardFactory, prepared: Path, world: World) -> None:
     first_s = time.monotonic() - started_s
     started_s = time.monotonic()
     web.send("version")
+    next_s = time.monotonic() - started_s
     [pid] = one.succeed(PIDS).split()
     print(
-        f"first answer {first_s:.1f} s, next {time.monotonic() - started_s:.2f} s; process {rss_kib(one, pid)} KiB; "
+        f"first answer {first_s:.1f} s, next {next_s:.2f} s; process {rss_kib(one, pid)} KiB; "
         f"supervisor {before_kib} KiB before, {rss_kib(one, supervisor)} KiB after"
     )
     # It is nobody, and sees nothing of the device but the command line.
@@ -96,7 +97,7 @@ def test_in_one_boot(board: BoardFactory, prepared: Path, world: World) -> None:
     assert set(facts["Gid"].split()) == {"1000"}
     assert facts["Groups"].strip() == ""
     assert {facts[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {"0" * 16}
-    assert one.succeed(f"cat /proc/{pid}/oom_score_adj") == "500"
+    assert one.succeed(f"cat /proc/{pid}/oom_score_adj").strip() == "500"
     assert "Max processes             0 " in one.succeed(f"cat /proc/{pid}/limits")
     links = one.succeed(f"ls -l /proc/{pid}/fd")
     assert "/identity" not in links

@@ -162,7 +162,7 @@ _SSH: Final = (
     ),
 )  # fmt: skip
 
-_FILE: Final = r"[A-Za-z0-9_+@~-][A-Za-z0-9._+@~-]*(/[A-Za-z0-9_+@~-][A-Za-z0-9._+@~-]*){0,7}"
+_FILE: Final = r"[A-Za-z0-9_+@=~-][A-Za-z0-9._+@=~-]*(/[A-Za-z0-9_+@=~-][A-Za-z0-9._+@=~-]*){0,7}"
 _ORIGIN: Final = rf"https?://{_HOST}(:[0-9]{{1,5}})?"
 
 _HTTP: Final = (

@@ -19,7 +19,7 @@ MAX_FILES: Final = 256
 MAX_APP_BYTES: Final = 32 * 1024 * 1024
 _MAX_DEPTH: Final = 8
 _MAX_NAME_CHARS: Final = 200
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9_+@~-][A-Za-z0-9._+@~-]*", re.ASCII)
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9_+@=~-][A-Za-z0-9._+@=~-]*", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 

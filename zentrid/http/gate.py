@@ -93,8 +93,9 @@ class Gate(asyncio.Protocol):
     # --- told by the handler ----------------------------------------------------------------------------------------
     def handling(self) -> None:
         """Note that a request's headers are there."""
-        self._handling = True
-        self._stop_timer()
+        if not self._refused:
+            self._handling = True
+            self._stop_timer()
 
     def answered(self) -> None:
         """Note that it was answered: the next one begins with its first byte."""

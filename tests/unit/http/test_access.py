@@ -1,6 +1,7 @@
 """Who may command the device: passwords, lock-out, names, pages of other sites, other networks."""
 
 import asyncio
+import socket
 
 import aiohttp
 import pytest
@@ -9,6 +10,10 @@ from tests.support.fakes import Device
 from tests.support.httpdoor import DoorProcess
 from tests.unit.http.conftest import basic
 from zentrid.core.lockout import FREE_TRIES
+from zentrid.http.access import Access
+from zentrid.http.config import Config
+from zentrid.http.link import Links
+from zentrid.http.terminal import Sockets, TcpTerminal
 
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"}
 
@@ -49,6 +54,36 @@ async def test_a_password_is_asked_for_once_there_is_one(door: DoorProcess, clie
     await door.tell(username="", password="")
     await asyncio.sleep(0.2)
     assert await status(client, {}, "/command/ver") == 200
+
+
+async def test_strangers_of_other_networks_wait_for_an_account():
+    access = Access(Config())
+    host = {"Host": "10.0.2.15"}
+    for far in ("8.8.8.8", "2001:db8::1"):
+        refused = await access.judge(far, host, acts=False)
+        assert refused is not None
+        assert refused.status == 403
+        assert "http.server.username" in refused.sentence
+    assert await access.judge("fe80::1%eth0", host, acts=True) is None
+    access.config = Config(username="u", password="p")
+    assert await access.judge("8.8.8.8", host | basic("u", "p"), acts=True) is None
+    refused = await access.judge("127.0.0.1", host, acts=True)
+    assert refused is not None
+    assert refused.status == 401
+
+
+async def test_strangers_of_other_networks_get_no_terminal():
+    def unused(*_: object) -> None:
+        raise AssertionError
+
+    links = Links("/nowhere")
+    terminal = TcpTerminal(Access(Config()), Sockets(links, unused), links)
+    inside, outside = socket.socketpair()
+    with inside, outside:
+        outside.setblocking(False)
+        inside.setblocking(False)
+        await terminal.serve(inside, "8.8.8.8")
+        assert (await asyncio.get_running_loop().sock_recv(outside, 1000)).startswith(b"Only the device's own network")
 
 
 async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: aiohttp.ClientSession):

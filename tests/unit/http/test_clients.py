@@ -3,16 +3,19 @@
 import asyncio
 import base64
 import json
+import re
 import shutil
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.fakes import Device
 from tests.support.httpdoor import DoorProcess
 from zentrid.commands.catalog import build_registry
+from zentrid.http.site import PAGES
 
 SCRIPT = Path(__file__).parents[2] / "support" / "field_client.js"
 
@@ -42,10 +45,10 @@ class FieldClient:
         return lambda *words: self._send(" ".join((name, *map(str, words))))
 
 
-def use(host: str) -> dict[str, object]:
+def use(host: str) -> dict[str, Any]:
     client = FieldClient(host)
     names = [name for name in vars(client) if not name.startswith("_")]
-    found: dict[str, object] = {"names": names, "version": client.ver(), "set": client.set("system.name", "boiler")}  # type: ignore[attr-defined]
+    found: dict[str, Any] = {"names": names, "version": client.ver(), "set": client.set("system.name", "boiler")}  # type: ignore[attr-defined]
     found["get"] = client.get("sy", "n")  # type: ignore[attr-defined]
     found["dms"] = client.dms_status()  # type: ignore[attr-defined]
     try:
@@ -80,3 +83,22 @@ async def test_the_javascript_client(door: DoorProcess, device: Device):
     assert "version : ver\r\n" in commands["response"]
     assert (failed["code"], failed["response"]) == (7, "Bad argument\r\n")
     assert [answer["id"] for answer in (version, was_set, name)] == [1, 2, 3]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
+async def test_the_script_of_the_recovery_page_can_be_read():
+    process = await asyncio.create_subprocess_exec(
+        "node", "--check", str(PAGES / "recovery.js"), stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_the_recovery_page_has_what_its_script_looks_for():
+    page, script = ((PAGES / f"recovery.{kind}").read_text() for kind in ("html", "js"))
+    wanted = set(re.findall(r'(?:part|on)\("([\w-]+)"', script))
+    assert len(wanted) > 8
+    assert wanted <= set(re.findall(r'id="([\w-]+)"', page))
+    assert set(re.findall(r'form\.get\("(\w+)"\)', script)) <= set(re.findall(r'name="(\w+)"', page))
+    # The page's own policy allows no script or style inside of it.
+    assert not re.search(r"<script(?! src=)|<style| style=| on\w+=", page)

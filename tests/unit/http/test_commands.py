@@ -6,6 +6,7 @@ import json
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tests.support.fakes import Device
 from tests.support.httpdoor import DoorProcess, door_process, scripted_console
@@ -14,7 +15,7 @@ from zentrid.http.config import Config
 VERSION = "DEMO-VIRT_SENSOR-1.4.0, 2026-11-01T10:00:00Z, Zentri-1.4.0, Board:virt\r\n"
 
 
-async def get(client: aiohttp.ClientSession, path: str, **options):
+async def get(client: aiohttp.ClientSession, path: str | URL, **options):
     async with client.get(path, **options) as response:
         return response.status, await response.json(content_type=None)
 
@@ -56,8 +57,6 @@ async def test_one_process_answers_get_and_post(client: aiohttp.ClientSession, d
     ],
 )  # fmt: skip
 async def test_a_line_that_is_none_does_nothing(client: aiohttp.ClientSession, device: Device, line: str, code: int):
-    from yarl import URL
-
     status, answer = await get(client, URL(f"/command/{line}", encoded=True))
     assert (status, answer["code"]) == (200, code)
     assert answer["log"]

@@ -1,5 +1,6 @@
 """The HTTP door on the real board, in one boot: started by the first connection, without rights, with a password, with TLS."""
 
+import asyncio
 import base64
 import http.client
 import json
@@ -7,6 +8,7 @@ import ssl
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from scripts.board_driver.watched import WatchedBoard
@@ -44,6 +46,15 @@ class Web:
         finally:
             connection.close()
 
+    def post(self, body: bytes, **headers: str) -> int:
+        """POST to /command; return the status."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+        try:
+            connection.request("POST", "/command", body=body, headers=headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
     def send(self, line: str) -> str:
         """Carry out a command that succeeds; return its response."""
         status, body = self.get("/command/" + line.replace(" ", "%20"))
@@ -63,6 +74,18 @@ class Web:
                 return
             assert time.monotonic() < give_up_s, found
             time.sleep(0.5)
+
+
+async def terminal(port: int) -> str:
+    """Carry out `version` in the WebSocket terminal; return what it has shown."""
+    async with aiohttp.ClientSession() as client, client.ws_connect(f"http://127.0.0.1:{port}/terminal") as ws:
+        shown = ""
+        while not shown.endswith("> "):
+            shown += await ws.receive_str(timeout=WAIT_S)
+        await ws.send_str("get system.boot.slot\r")
+        while not shown.endswith("a\r\n> "):
+            shown += await ws.receive_str(timeout=WAIT_S)
+        return shown
 
 
 def rss_kib(board: WatchedBoard, pid: str) -> int:
@@ -102,6 +125,10 @@ def test_in_one_boot(board: BoardFactory, prepared: Path, world: World) -> None:
     links = one.succeed(f"ls -l /proc/{pid}/fd")
     assert "/identity" not in links
     assert "/dev/vd" not in links
+    # The library there is another version than the tests' own: WebSockets, limits, pages of other sites.
+    assert "get system.boot.slot\r\na\r\n" in asyncio.run(terminal(web.port))
+    assert web.post(b'{"command": "reboot", "data": "' + b"x" * 66_000 + b'"}') == 413
+    assert web.post(b'{"command": "reboot"}', Origin="http://evil.example") == 403
     # Its end is nobody's fault, and the next connection starts it again.
     one.succeed(f"kill -9 {pid}")
     web.wait_for(200)

@@ -13,8 +13,9 @@ FIRST_LOCK_S: Final = 30.0
 LONGEST_LOCK_S: Final = 900.0
 FORGET_S: Final = 900.0
 """After so long without a wrong one, all is as at first."""
-REQUESTS_S: Final = 25.0
-BURST: Final = 100.0
+REQUESTS_S: Final = 100.0
+"""More than a client that waits for each answer gets from the device; less than a flood."""
+BURST: Final = 200.0
 
 
 @dataclass

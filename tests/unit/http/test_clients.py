@@ -86,12 +86,28 @@ async def test_the_javascript_client(door: DoorProcess, device: Device):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
-async def test_the_script_of_the_recovery_page_can_be_read():
+async def test_the_recovery_page_at_work(door: DoorProcess, device: Device):
+    await door.tell(root_filename="webapp/none.html")
+    await asyncio.sleep(0.2)
     process = await asyncio.create_subprocess_exec(
-        "node", "--check", str(PAGES / "recovery.js"), stderr=asyncio.subprocess.PIPE
-    )
-    _, errors = await process.communicate()
+        "node", str(SCRIPT.with_name("recovery_page.js")), door.url, str(PAGES / "recovery.js"), str(PAGES / "recovery.html"),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(30):
+        out, errors = await process.communicate()
     assert (process.returncode, errors) == (0, b"")
+    found = json.loads(out)
+    shown, answers = found["shown"], found["answers"]
+    assert shown["title"] == "Recovery"
+    assert shown["version"].startswith("DEMO-VIRT_SENSOR-1.4.0")
+    assert shown["problems"] == ["The first page webapp/none.html is not there, or is no usable name."]
+    assert set(shown["visible"]) == {"trouble", "account", "console"}
+    assert answers[0] == device.ctx.identity.uuid
+    assert "help commands" in answers[1]
+    assert answers[2].startswith("Set and saved.")
+    values = device.settings.values
+    assert (values.text("http.server.username"), values.text("http.server.password")) == ("ad min", 'a "long" \\one')
+    assert b"ad min" in device.settings.path.read_bytes()
 
 
 def test_the_recovery_page_has_what_its_script_looks_for():

@@ -25,12 +25,14 @@ TRIES: Final = 3
 STREAM_BYTES: Final = 4096
 POLL_S: Final = 0.1
 _MAX_TYPED_BYTES: Final = 128
+_WHY_BYTES: Final = 120
+"""The reason in a closing frame has at most 123 bytes."""
 _READ_BYTES: Final = 4096
 _HANDLE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
 
 
 class Sockets:
-    """The WebSockets that are open, so that they can be closed when the account changes."""
+    """The connections that last, WebSockets and TCP terminals, so that they can be ended when the account changes."""
 
     def __init__(self, links: Links, opened: Callable[[web.Request], None]) -> None:
         """Take the way in, and who hears that a request has become a WebSocket."""
@@ -39,7 +41,7 @@ class Sockets:
         self._open: set[asyncio.Task[None]] = set()
 
     def close_all(self) -> None:
-        """End all of them, and TCP terminals too."""
+        """End all of them."""
         for task in self._open:
             task.cancel()
 
@@ -73,7 +75,7 @@ class Sockets:
             ws = await self._accept(request)
             pump = _Pump(ws, link, handle)
             await self.lasting(_both(pump.sent(), pump.received()))
-            await ws.close(message=pump.why.encode()[:120])
+            await ws.close(message=pump.why.encode()[:_WHY_BYTES].decode("utf-8", "ignore").encode())
             return ws
 
     async def _accept(self, request: web.Request) -> web.WebSocketResponse:

@@ -68,6 +68,8 @@ class DoorProcess:
         self.config = config
         self.port = port
         self.terminal_port = terminal_port
+        self.said = b""
+        """What the process is expected to say, set by the test; compared when it has ended."""
 
     @property
     def url(self) -> str:
@@ -84,7 +86,7 @@ class DoorProcess:
 
 @asynccontextmanager
 async def door_process(config: Config) -> AsyncIterator[DoorProcess]:
-    """Run the door's process with both sockets; it has ended afterwards, and has said nothing."""
+    """Run the door's process with both sockets; it has ended afterwards, and has said what was expected."""
     http, terminal = listening(), listening()
     config = replace(config, http_fd=http.fileno(), terminal_fd=terminal.fileno())
     process = await asyncio.create_subprocess_exec(
@@ -114,4 +116,4 @@ async def door_process(config: Config) -> AsyncIterator[DoorProcess]:
             process._transport.close()  # type: ignore[attr-defined]
             http.close()
             terminal.close()
-    assert (said, status) == (b"", 0)
+    assert (said, status) == (door.said, 0)

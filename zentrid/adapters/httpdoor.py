@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,9 @@ BIND_AGAIN_S: Final = 5.0
 END_S: Final = 8.0
 HEALTHY_S: Final = 30.0
 PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-_KEPT_LINES: Final = 20
+MAX_LINES: Final = 60
+"""So many lines of the process go into the log in `LINES_S`; its other ones are dropped."""
+LINES_S: Final = 60.0
 _LINE_BYTES: Final = 1000
 _VARIABLES: Final = ("http.server.", "remote_terminal.", "setup.web.")
 
@@ -247,7 +248,7 @@ class HttpDoor:
             log.error("the HTTP door's process cannot be started (%s)", error.strerror)
             return 1
         self.starts += 1
-        listener = asyncio.create_task(_said(process))
+        listener = asyncio.create_task(_listen(process))
         ended = asyncio.create_task(process.wait())
         try:
             _tell(process, told())
@@ -273,9 +274,7 @@ def _tell(process: asyncio.subprocess.Process, line: bytes) -> None:
         process.stdin.write(line)
 
 
-async def _end(
-    process: asyncio.subprocess.Process, ended: asyncio.Task[int], listener: asyncio.Task[Sequence[str]]
-) -> None:
+async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int], listener: asyncio.Task[None]) -> None:
     """End the process: its input ends, it has a moment for what is under way; then it is killed."""
     assert process.stdin is not None
     process.stdin.close()
@@ -288,19 +287,22 @@ async def _end(
         listener.cancel()
         ended.cancel()
         process._transport.close()  # type: ignore[attr-defined]  # nothing else closes the pipes
-    if listener.done() and not listener.cancelled() and listener.result():
-        log.warning("HTTP door: %s", "\n".join(listener.result()))
 
 
-async def _said(process: asyncio.subprocess.Process) -> Sequence[str]:
-    """Read what the process says until it ends; return the last lines of it."""
+async def _listen(process: asyncio.subprocess.Process) -> None:
+    """Put what the process says into the log, until it ends."""
     assert process.stderr is not None
-    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    began_s, lines = float("-inf"), 0
     while True:
         try:
             line = await process.stderr.readline()
         except ValueError:
             continue
         if not line:
-            return lines
-        lines.append(printable(line.decode(errors="replace").rstrip()))
+            return
+        now_s = asyncio.get_running_loop().time()
+        if now_s - began_s >= LINES_S:
+            began_s, lines = now_s, 0
+        lines += 1
+        if lines <= MAX_LINES:
+            log.warning("HTTP door: %s", printable(line.decode(errors="replace").rstrip()))

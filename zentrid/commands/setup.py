@@ -23,18 +23,15 @@ async def _setup(call: Call) -> str | None:
         return None
     if not mode.on:
         return "off"
-    return f"on for {mode.left_s:.0f} s more; open http{_tls(call)}://{_address(call)}/ in a browser"
-
-
-def _tls(call: Call) -> str:
-    return "s" if call.ctx.settings.values.flag("http.server.tls_enabled") else ""
+    return f"on for {mode.left_s:.0f} s more; open {_address(call)} in a browser"
 
 
 def _address(call: Call) -> str:
+    values = call.ctx.settings.values
+    tls, port = values.flag("http.server.tls_enabled"), http_port(values)
     facts = call.ctx.host.network()
-    port = http_port(call.ctx.settings.values)
-    address = facts.ip if facts is not None else "the device's address"
-    return address if port in (80, 443) else f"{address}:{port}"
+    host = facts.ip if facts is not None else "<the device's address>"
+    return f"http{'s' if tls else ''}://{host}{'' if port == (443 if tls else 80) else f':{port}'}/"
 
 
 COMMANDS = (

@@ -56,7 +56,7 @@ class Door:
     def __init__(self, config: Config, tls: ssl.SSLContext | None) -> None:
         self._config = config
         self._tls = tls
-        self._site = Site(config, secure=tls is not None)
+        self._site = Site(config, secure=tls is not None, tell=_tell)
         self._listeners: list[Listener] = []
 
     async def serve(self, stdin: asyncio.StreamReader) -> None:
@@ -102,6 +102,13 @@ class Door:
             await asyncio.sleep(_LOOK_S)
             busy = any(listener.busy for listener in self._listeners)
             quiet_s = 0.0 if busy or not self._site.access.quiet() else quiet_s + _LOOK_S
+
+
+def _tell(sentence: str) -> None:
+    """Say something that the supervisor puts into the device's log."""
+    with suppress(OSError):
+        sys.stderr.write(sentence + "\n")
+        sys.stderr.flush()
 
 
 def give_up_rights(config: Config) -> None:

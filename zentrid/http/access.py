@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -43,6 +43,8 @@ class Access:
     secure: bool = False
     limits: Limits = field(default_factory=Limits)
     networks: tuple[Network, ...] = ()
+    tell: Callable[[str], None] = lambda _sentence: None
+    """Hears what the device's log should know."""
     _networks_s: float = float("-inf")
 
     async def judge(self, peer: str, headers: Mapping[str, str], *, acts: bool) -> Refused | None:
@@ -91,14 +93,16 @@ class Access:
             self.limits.right(source_of(peer), now_s)
             return True
         self.limits.wrong(source_of(peer), now_s)
+        if self.locked_s(peer):
+            self.tell(f"wrong passwords from {source_of(peer)}: not listened to for {self.locked_s(peer):.0f} s")
         return False
 
     async def near(self, peer: str) -> bool:
         """Tell whether an address is in one of the device's own networks."""
         now_s = time.monotonic()
         if now_s - self._networks_s >= NETWORKS_S:
-            self._networks_s = now_s
             self.networks = await asyncio.to_thread(_read_networks)
+            self._networks_s = now_s
         return is_near(peer, self.networks)
 
     def quiet(self) -> bool:

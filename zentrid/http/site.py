@@ -64,8 +64,9 @@ def refuse(refused: Refused) -> web.Response:
 class Site:
     """The application behind the gates."""
 
-    def __init__(self, config: Config, *, secure: bool) -> None:
-        self.access = Access(config, secure)
+    def __init__(self, config: Config, *, secure: bool, tell: Callable[[str], None] = lambda _sentence: None) -> None:
+        """Take the settings, whether TLS is spoken, and who hears what the device's log should know."""
+        self.access = Access(config, secure, tell=tell)
         self.links = Links(config.console)
         self.sockets = Sockets(self.links, self._opened)
         self.gates: HttpGates | None = None

@@ -79,7 +79,7 @@ class Sockets:
             return ws
 
     async def _accept(self, request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(max_msg_size=MAX_REQUEST_BYTES, heartbeat=HEARTBEAT_S, timeout=2.0)
+        ws = web.WebSocketResponse(max_msg_size=MAX_REQUEST_BYTES, heartbeat=HEARTBEAT_S, timeout=2.0, compress=False)
         await ws.prepare(request)
         self._opened(request)
         return ws

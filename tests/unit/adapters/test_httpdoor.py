@@ -169,6 +169,14 @@ async def test_a_process_that_fails_is_started_again_after_a_pause_and_its_words
     assert [f"started again in {pause:g} s" in text for pause in (0.1, 0.2, 0.4)] == [False, True, True]
 
 
+async def test_a_talkative_process_does_not_fill_the_log(fast: None, caplog: pytest.LogCaptureFixture):
+    talks = CHILD.replace('word == "crash"', 'word == "crash" and not [print(n, file=sys.stderr) for n in range(5000)]')
+    async with keeping(talks, pauses_s=(0.1,)) as kept:
+        await kept.say("crash")
+        assert (await kept.told())["pid"]
+    assert caplog.text.count("HTTP door: ") == httpdoor.MAX_LINES
+
+
 async def test_a_process_that_cannot_be_started_does_not_end_the_supervisor(
     fast: None, caplog: pytest.LogCaptureFixture
 ):
@@ -254,6 +262,10 @@ async def test_the_setup_command(tmp_path: Path):
     device.settings.values.set("http.server.tls_enabled", True)
     device.settings.values.set("http.server.port", 8443)
     assert "https://10.0.2.15:8443/" in await caller.body("setup status")
+    device.settings.values.set("http.server.port", 0)
+    assert "https://10.0.2.15/" in await caller.body("setup status")
+    device.settings.values.set("http.server.port", 80)
+    assert "https://10.0.2.15:80/" in await caller.body("setup status")
     assert await caller.body("setup stop") == "Success"
     assert await caller.body("setup") == "off"
     assert (await caller("setup nonsense")).code == 7

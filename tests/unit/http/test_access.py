@@ -98,6 +98,7 @@ async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: 
     async with client.get("/command/ver", headers=right) as response:
         assert response.status == 429  # the right one is not looked at either: else guessing would go on
         assert 0 < int(response.headers["Retry-After"]) <= 31
+    door.said = b"wrong passwords from 127.0.0.1: not listened to for 30 s\n"
     # At the TCP terminal too, since it is the same password.
     reader, writer = await asyncio.open_connection("127.0.0.1", door.terminal_port)
     assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"Too many wrong passwords")

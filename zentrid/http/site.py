@@ -114,8 +114,10 @@ class Site:
         finally:
             if gate is not None:
                 gate.answered()
-        if gate is not None and response.status == web.HTTPRequestEntityTooLarge.status_code:
-            gate.refused()
+        if response.status == web.HTTPRequestEntityTooLarge.status_code:
+            response.force_close()
+            if gate is not None:
+                gate.refused()
         return response
 
     async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:

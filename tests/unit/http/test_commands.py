@@ -79,7 +79,8 @@ async def test_a_large_request_is_refused_and_does_nothing(door: DoorProcess, de
     async def whole(request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
         writer.write(request)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        assert b"Connection: close\r\n" in answer
         writer.close()
         return answer
 

@@ -91,14 +91,14 @@ async def test_https(device: Device, identity: Path, tmp_path: Path):
 
 
 async def test_it_ends_when_nobody_comes_and_stays_while_passwords_are_guessed(tmp_path: Path):
-    config = Config(console=str(tmp_path / "none"), idle_s=2.0)
+    config = Config(console=str(tmp_path / "none"), idle_s=1.0)
     async with door_process(config) as door:
         async with asyncio.timeout(15):
             assert await door.process.wait() == 0
-    async with door_process(Config(console=str(tmp_path / "none"), idle_s=2.0, username="u", password="p")) as door:
+    async with door_process(Config(console=str(tmp_path / "none"), idle_s=1.0, username="u", password="p")) as door:
         async with aiohttp.ClientSession(door.url) as client, client.get("/", headers=basic("u", "wrong")) as response:
             assert response.status == 401
-        await asyncio.sleep(5)
+        await asyncio.sleep(3)
         assert door.process.returncode is None
 
 

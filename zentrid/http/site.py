@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,15 @@ def is_api(path: str) -> bool:
 def refuse(refused: Refused) -> web.Response:
     """Return a refusal as every refusal looks."""
     return web.json_response({"error": refused.sentence}, status=refused.status, headers=dict(refused.headers))
+
+
+def _is_text(values: Iterable[str]) -> bool:
+    """Tell whether header values can be written again: what was no UTF-8 breaks every answer that repeats it."""
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Site:
@@ -144,6 +153,8 @@ class Site:
         length = request.content_length
         if length is not None and length > MAX_REQUEST_BYTES:
             return Refused(413, TOO_LARGE)
+        if not _is_text(request.headers.values()):
+            return Refused(400, "a header is not valid UTF-8")
         if request.method == "OPTIONS" and is_api(request.path) and self._allowed_origin(request):
             return None  # a browser asks without the password whether it may ask with it
         refused = await self.access.judge(request.remote or "", request.headers, acts=acts)

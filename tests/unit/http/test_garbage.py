@@ -40,20 +40,28 @@ def changed(dice: random.Random) -> bytes:
     return bytes(data)
 
 
-async def send(port: int, data: bytes) -> bytes:
-    """Send bytes and the end of the stream; return the beginning of what comes back."""
+async def send(port: int, data: bytes, wait_s: float = 0.3) -> bytes:
+    """Send bytes; return the beginning of what comes back within a while."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(0.3):
+            async with asyncio.timeout(wait_s):
                 return await reader.read(4096)
         return b""
     finally:
         writer.transport.abort()
 
 
+async def test_headers_that_are_no_text(door: DoorProcess):
+    for header in (b"Upgrade: web\xffsocket", b"Origin: \xe7\x95", b"Authorization: Basic \xff", b"Range: bytes=\xff"):
+        handshake = SEEDS[4].partition(b"\r\n\r\n")[0] + b"\r\n" + header + b"\r\n\r\n"
+        answer = await send(door.port, handshake.replace(b"Upgrade: websocket\r\n", b""), wait_s=20)
+        assert answer.startswith(b"HTTP/1.1 400 "), header
+
+
 async def test_changed_requests(door: DoorProcess, client: aiohttp.ClientSession, device: Device):
+    await send(door.port, SEEDS[0], wait_s=20)  # the process is there
     dice = random.Random(5)
     answers: list[bytes] = []
     for _ in range(40):

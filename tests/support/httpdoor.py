@@ -68,6 +68,7 @@ class DoorProcess:
         self.config = config
         self.port = port
         self.terminal_port = terminal_port
+        self._told = 0
         self.said = b""
         """What the process is expected to say, set by the test; compared when it has ended."""
 
@@ -77,11 +78,26 @@ class DoorProcess:
         return f"http{'s' if self.config.certificate else ''}://127.0.0.1:{self.port}"
 
     async def tell(self, **changes: object) -> None:
-        """Change settings, as the supervisor does."""
+        """Change settings, as the supervisor does, and wait until they hold."""
         self.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        self._told += 1
+        mark = f"told-{self._told}.test"
         assert self.process.stdin is not None
-        self.process.stdin.write(self.config.to_line())
+        self.process.stdin.write(replace(self.config, hostname=f"{self.config.hostname} {mark}".strip()).to_line())
         await self.process.stdin.drain()
+        if not self.config.certificate:
+            async with asyncio.timeout(20):
+                while await self._knows(mark) is False:
+                    await asyncio.sleep(0.02)
+
+    async def _knows(self, name: str) -> bool:
+        """Tell whether the process has heard of a name that the device has only since the last change."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(f"GET /nothing HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            return b" 421 " not in await reader.readline()
+        finally:
+            writer.transport.abort()
 
 
 @asynccontextmanager

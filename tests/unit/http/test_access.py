@@ -28,10 +28,8 @@ async def status(client: aiohttp.ClientSession, headers: dict[str, str], path: s
 async def test_a_password_is_asked_for_once_there_is_one(door: DoorProcess, client: aiohttp.ClientSession):
     assert await status(client, {}, "/command/ver") == 200
     await door.tell(username="admin")  # half an account admits nobody, and keeps nobody out
-    await asyncio.sleep(0.2)
     assert await status(client, {}, "/command/ver") == 200
     await door.tell(username="admin", password="gehe:im ü")
-    await asyncio.sleep(0.2)
     for path in (
         "/",
         "/command/ver",
@@ -52,7 +50,6 @@ async def test_a_password_is_asked_for_once_there_is_one(door: DoorProcess, clie
     ):  # fmt: skip
         assert await status(client, wrong, "/command/ver") == 401, wrong
     await door.tell(username="", password="")
-    await asyncio.sleep(0.2)
     assert await status(client, {}, "/command/ver") == 200
 
 
@@ -88,8 +85,9 @@ async def test_strangers_of_other_networks_get_no_terminal():
 
 async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: aiohttp.ClientSession):
     await door.tell(username="admin", password="right")
-    await asyncio.sleep(0.2)
     right = basic("admin", "right")
+    for _ in range(FREE_TRIES * 2):
+        assert await status(client, {}) == 401  # no password at all is no guess
     for _ in range(FREE_TRIES - 1):
         assert await status(client, basic("admin", "wrong")) == 401
     assert await status(client, right, "/command/ver") == 200  # forgives
@@ -103,8 +101,6 @@ async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: 
     reader, writer = await asyncio.open_connection("127.0.0.1", door.terminal_port)
     assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"Too many wrong passwords")
     writer.close()
-    # No password at all is no guess and tells a browser to ask.
-    await asyncio.sleep(0)
 
 
 async def test_a_flood_of_requests_is_slowed_down():
@@ -125,7 +121,6 @@ async def test_names_that_are_not_the_devices_own(door: DoorProcess, client: aio
     for host in ("192.168.7.7", "[fe80::1]:80", "localhost:8080", f"127.0.0.1:{door.port}"):
         assert await status(client, {"Host": host}, "/command/ver") == 200, host
     await door.tell(hostname="boiler.example.com other.example")
-    await asyncio.sleep(0.2)
     assert await status(client, {"Host": "Boiler.example.com:80"}, "/command/ver") == 200
     assert not device.power.reboots
 
@@ -169,7 +164,6 @@ async def test_other_sites_only_if_the_owner_names_them(door: DoorProcess, clien
         assert response.status == 403
         assert "Access-Control-Allow-Origin" not in response.headers
     await door.tell(cors_origin=f"http://x.example:81 {app}", username="u", password="p")
-    await asyncio.sleep(0.2)
     async with client.options("/command", headers={"Origin": app, "Access-Control-Request-Method": "POST"}) as response:
         assert response.status == 204
         assert response.headers["Access-Control-Allow-Origin"] == app
@@ -186,7 +180,6 @@ async def test_other_sites_only_if_the_owner_names_them(door: DoorProcess, clien
 
 async def test_the_interface_can_be_off(door: DoorProcess, client: aiohttp.ClientSession, device: Device):
     await door.tell(api_enabled=False)
-    await asyncio.sleep(0.2)
     assert await status(client, {}) == 403
     assert await status(client, {}, "/command", "POST") == 403
     assert await status(client, {}, "/terminal") == 403

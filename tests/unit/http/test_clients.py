@@ -88,7 +88,6 @@ async def test_the_javascript_client(door: DoorProcess, device: Device):
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
 async def test_the_recovery_page_at_work(door: DoorProcess, device: Device):
     await door.tell(root_filename="webapp/none.html")
-    await asyncio.sleep(0.2)
     process = await asyncio.create_subprocess_exec(
         "node", str(SCRIPT.with_name("recovery_page.js")), door.url, str(PAGES / "recovery.js"), str(PAGES / "recovery.html"),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -71,11 +71,9 @@ async def test_a_damaged_app_leads_to_the_page_of_the_image(tmp_path: Path, file
 async def test_set_up_mode_begins_with_its_own_page(door: DoorProcess, client: aiohttp.ClientSession):
     for page, place in (("", "/.recovery.html"), ("js/app.js", "/js/app.js")):
         await door.tell(setup=True, setup_root=page)
-        await asyncio.sleep(0.2)
         async with client.get("/", allow_redirects=False) as response:
             assert (response.status, response.headers["Location"]) == (302, place)
     await door.tell(setup=False)
-    await asyncio.sleep(0.2)
     async with client.get("/", allow_redirects=False) as response:
         assert response.status == 200
 

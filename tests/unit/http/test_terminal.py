@@ -94,7 +94,6 @@ async def test_over_tcp(door: DoorProcess):
 @pytest.mark.parametrize("end", [b"\r\n", b"\n", b"\r"])
 async def test_over_tcp_with_a_password(door: DoorProcess, end: bytes):
     await door.tell(username="admin", password="secret")
-    await asyncio.sleep(0.2)
     reader, writer = await tcp(door)
     writer.write(b"admin" + end + b"wrong" + end)
     await asyncio.wait_for(reader.readuntil(b"Wrong user name or password.\r\n"), 10)

@@ -59,17 +59,13 @@ class Limits:
         return max(0.0, self._source(name, now_s).locked_until_s - now_s)
 
     def wrong(self, name: str, now_s: float) -> None:
-        """Note a wrong password."""
+        """Note a wrong password. A right one forgives none: else who shares an address with the owner could guess for ever."""
         source = self._source(name, now_s)
         source.wrong += 1
         source.wrong_s = now_s
         over = source.wrong - FREE_TRIES
         if over >= 0:
             source.locked_until_s = now_s + min(FIRST_LOCK_S * 2 ** min(over, 10), LONGEST_LOCK_S)
-
-    def right(self, name: str, now_s: float) -> None:
-        """Note a right password: the tries before it are forgiven."""
-        self._source(name, now_s).wrong = 0
 
     def quiet(self, now_s: float) -> bool:
         """Tell whether nothing would be lost by forgetting everything."""

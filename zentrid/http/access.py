@@ -90,7 +90,6 @@ class Access:
         if self.locked_s(peer):
             return False
         if self.config.account.admits(username, password):
-            self.limits.right(source_of(peer), now_s)
             return True
         self.limits.wrong(source_of(peer), now_s)
         if self.locked_s(peer):

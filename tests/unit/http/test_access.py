@@ -88,10 +88,9 @@ async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: 
     right = basic("admin", "right")
     for _ in range(FREE_TRIES * 2):
         assert await status(client, {}) == 401  # no password at all is no guess
-    for _ in range(FREE_TRIES - 1):
-        assert await status(client, basic("admin", "wrong")) == 401
-    assert await status(client, right, "/command/ver") == 200  # forgives
     for _ in range(FREE_TRIES):
+        # A right one between them forgives none: a guesser may share its address with the owner.
+        assert await status(client, right, "/command/ver") == 200
         assert await status(client, basic("admin", "wrong")) == 401
     async with client.get("/command/ver", headers=right) as response:
         assert response.status == 429  # the right one is not looked at either: else guessing would go on

@@ -129,6 +129,7 @@ class HttpDoor:
         self._pauses_s = tuple(pauses_s)
         self._changed = asyncio.Event()
         self._failures = 0
+        self._told = False
         self.starts = 0
         """How often the process was started."""
 
@@ -159,12 +160,15 @@ class HttpDoor:
             try:
                 sockets = await asyncio.to_thread(self._open, plan)
             except OSError as error:
-                log.error(
-                    "the HTTP door cannot be opened (%s); check http.server.port and remote_terminal.port",
-                    error.strerror or error,
-                )
+                if not self._told:
+                    log.error(
+                        "the HTTP door cannot be opened (%s); check http.server.port and remote_terminal.port",
+                        error.strerror or error,
+                    )
+                self._told = True
                 await self._change(BIND_AGAIN_S)
                 continue
+            self._told = False
             try:
                 await self._hold(plan, sockets)
             finally:
@@ -181,12 +185,11 @@ class HttpDoor:
                 http.close()
             raise
 
-    async def _change(self, timeout_s: float | None) -> bool:
-        """Wait for a changed setting, for so long; tell whether there was one."""
+    async def _change(self, timeout_s: float) -> None:
+        """Wait for a changed setting, but no longer than this."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
-        return self._changed.is_set()
 
     async def _hold(self, plan: Plan, sockets: tuple[socket.socket | None, socket.socket | None]) -> None:
         """Hold the sockets until other ones are wanted."""
@@ -207,7 +210,7 @@ class HttpDoor:
             self._failures = 0 if long_ago else min(self._failures + 1, len(self._pauses_s) - 1)
             pause_s = self._pauses_s[self._failures]
             log.warning("the HTTP door's process ended with status %d; started again in %g s", status, pause_s)
-            await asyncio.sleep(pause_s)
+            await self._change(pause_s)
 
     async def _somebody(self, sockets: tuple[socket.socket | None, socket.socket | None]) -> bool:
         """Wait until somebody connects (True) or a setting changes (False)."""

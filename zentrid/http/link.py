@@ -68,7 +68,9 @@ class Link:
                 while held > MAX_LOG_BYTES and len(log) > 1:
                     held -= len(log.popleft()) + len(CRLF)
         except (OSError, FrameError) as error:
-            raise LinkError("the command line broke off; try again in a moment") from error
+            raise LinkError(
+                "the command line broke off before it answered; the command may have been carried out"
+            ) from error
         return Result(frame.code, frame.body, tuple(log))
 
     async def _next(self) -> Frame:
@@ -132,7 +134,9 @@ class Links:
             async with asyncio.timeout(COMMAND_S), self.open(kind) as link:
                 return await link.result(request.line, request.data)
         except TimeoutError:
-            raise LinkError(f"there was no answer within {COMMAND_S:g} s; it may still be carried out") from None
+            raise LinkError(
+                f"there was no answer within {COMMAND_S:g} s; the command may still be carried out"
+            ) from None
         finally:
             self._commands.release()
 

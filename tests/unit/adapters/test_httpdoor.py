@@ -169,6 +169,15 @@ async def test_a_process_that_fails_is_started_again_after_a_pause_and_its_words
     assert [f"started again in {pause:g} s" in text for pause in (0.1, 0.2, 0.4)] == [False, True, True]
 
 
+async def test_a_changed_setting_does_not_wait_for_the_pause(fast: None):
+    async with keeping(pauses_s=(60, 60)) as kept:
+        await kept.say("crash")
+        await asyncio.sleep(0.2)
+        kept.values.set("http.server.port", 83)
+        await until(lambda: (83, "all") in kept.bound)
+        assert (await kept.told(83))["pid"]
+
+
 async def test_a_talkative_process_does_not_fill_the_log(fast: None, caplog: pytest.LogCaptureFixture):
     talks = CHILD.replace('word == "crash"', 'word == "crash" and not [print(n, file=sys.stderr) for n in range(5000)]')
     async with keeping(talks, pauses_s=(0.1,)) as kept:
@@ -204,6 +213,8 @@ async def test_a_port_that_is_taken_is_tried_again(fast: None, caplog: pytest.Lo
         kept.refuse = True
         kept.values.set("http.server.port", 81)
         await until(lambda: "cannot be opened (Address already in use)" in caplog.text)
+        await asyncio.sleep(0.6)
+        assert caplog.text.count("cannot be opened") == 1
         kept.refuse = False
         await until(lambda: (81, "all") in kept.bound)
         assert (await kept.told(81))["pid"]

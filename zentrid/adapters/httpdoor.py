@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from zentrid.core.text import printable
-from zentrid.core.variable_list import http_port
 from zentrid.core.variables import Values
-from zentrid.http.config import Config
+from zentrid.http.config import Config, http_port
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from zentrid.commands.context import Context, NetworkFacts
-from zentrid.core.variable_list import http_port
+from zentrid.http.config import http_port
 
 Getter = Callable[[Context], str]
 """May raise ZentriError or OSError; the variable then is shown as not available, with the reason."""

@@ -6,7 +6,7 @@ from zentrid.commands.call import Call
 from zentrid.commands.registry import Command
 from zentrid.core.framing import Code
 from zentrid.core.grammar import Argument, CommandError
-from zentrid.core.variable_list import http_port
+from zentrid.http.config import http_port
 
 _ACTIONS = ("web", "stop", "status")
 

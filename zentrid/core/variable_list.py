@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from zentrid.core.schedule import WindowsKind
-from zentrid.core.variables import Bool, Choice, Int, Text, Values, Variable, VariableTable, fact
+from zentrid.core.variables import Bool, Choice, Int, Text, Variable, VariableTable, fact
 
 _HOST: Final = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 _KEY: Final = (
@@ -216,8 +216,3 @@ _HTTP: Final = (
 )  # fmt: skip
 
 VARIABLES: Final = VariableTable((*_SYSTEM, *_DMS, *_OTA, *_NETWORK, *_SSH, *_HTTP))
-
-
-def http_port(values: Values) -> int:
-    """Return the web server's port: the one that was set, else the usual one."""
-    return values.number("http.server.port") or (443 if values.flag("http.server.tls_enabled") else 80)

@@ -1,4 +1,4 @@
-"""What the HTTP door's process is told: one line of JSON at its start, and another whenever a setting changes."""
+"""What the HTTP door's process is told: one line of JSON at its start, and another whenever a setting changes. No I/O."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 from zentrid.core.account import Account
+from zentrid.core.variables import Values
 
 MAX_CONFIG_BYTES: Final = 16 * 1024
 FILES: Final = "/data/zentri/files"
@@ -16,6 +17,11 @@ REQUEST_S: Final = 15.0
 """A request's headers are there within this time, or its connection is closed."""
 IDLE_S: Final = 60.0
 """So long without a connection, and the process ends; the next connection starts it again."""
+
+
+def http_port(values: Values) -> int:
+    """Return the web server's port: the one that was set, else the usual one."""
+    return values.number("http.server.port") or (443 if values.flag("http.server.tls_enabled") else 80)
 
 
 @dataclass(frozen=True)

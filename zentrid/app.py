@@ -20,6 +20,7 @@ from zentrid.adapters.gpio import ButtonWatch
 from zentrid.adapters.gpiolines import GpioLines
 from zentrid.adapters.hooks import install_facts, run_hooks
 from zentrid.adapters.hostinfo import LinuxHost, SystemClock
+from zentrid.adapters.httpdoor import HttpDoor, plan_of
 from zentrid.adapters.items import ItemFolder, publish_files
 from zentrid.adapters.journal import Journal
 from zentrid.adapters.logs import set_up_log
@@ -30,6 +31,7 @@ from zentrid.adapters.pstore import Pstore
 from zentrid.adapters.ringfile import RingFile
 from zentrid.adapters.sessions import CommandServer
 from zentrid.adapters.settings import SettingsStore
+from zentrid.adapters.setupmode import SetupMode
 from zentrid.adapters.slots import DiskSlots, find_partition
 from zentrid.adapters.ssh import SshAccess
 from zentrid.adapters.uploads import UploadDoors
@@ -165,6 +167,13 @@ class App:
         self.uploads = UploadDoors(DATA / "incoming", lambda: self.settings.values.number("ota.upload.port"))
         self.files = FileStore(DATA / "files")
         web_files = WebFiles(IDENTITY, self.files.top / "ca.pem")
+        self.http = HttpDoor(
+            lambda: plan_of(
+                self.settings.values, identity=IDENTITY, setup=self.setup.on, safe_mode=device.boot.slot == SAFE_SLOT
+            ),
+            going_down=lambda: self.power.going_down,
+        )  # fmt: skip
+        self.setup = SetupMode(lambda: self.settings.values.number("setup.web.timeout"), self.http.look_again)
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=self.host,
@@ -172,7 +181,7 @@ class App:
             files=DeviceFiles(self.files), web=WebClient(web_files, f"zentrid/{device.release.version}"),
             journal=Journal(LOG), safe_mode=device.boot.slot == SAFE_SLOT,
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
-            held_items=lambda: self.items.held(device.boot.slot), events=self.events,
+            held_items=lambda: self.items.held(device.boot.slot), events=self.events, setup=self.setup,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
@@ -333,6 +342,7 @@ class App:
         if not self.context.safe_mode:
             await asyncio.to_thread(self.gpios.begin, initial(self.settings.values))
         self._follow_app()
+        self.http.follow(self.settings.values)
         # Last: what hangs until here is reset by early user space's own timeout, however short the one in the settings is.
         self.supervisor.watchdog = open_watchdog(self.settings.values.number("system.watchdog.timeout"))
         if await asyncio.to_thread(ask_for_safe_mode, self.store, self.device):
@@ -358,6 +368,7 @@ class App:
             asyncio.create_task(self.manager.dms.keep_in_touch(first_boot=self.manager.first_boot), name="dms"),
             asyncio.create_task(self._auto().run(), name="automatic updates"),
             asyncio.create_task(self.button.run(), name="button"),
+            asyncio.create_task(self.http.run(), name="HTTP door"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         if not self.context.safe_mode:

@@ -160,4 +160,5 @@ MUTATORS: Final[dict[str, Callable[[bytes, Change, random.Random], bytes]]] = {
     "worker_line": json_file,
     "patch": patch,
     "signed_metadata": signed_metadata,
+    "web_app_list": json_file,
 }

@@ -105,6 +105,14 @@ KERNEL_WORDS = """Panic#1 Part1
 """
 
 
+HTTP_REQUESTS = (
+    b'/command/get%20sy%20u\n10.0.2.15:80\n{"command": "dmVyc2lvbg==", "flags": 7, "data": "AAH/"}',
+    b'/command/set a?b\nBasic YWRtaW46Z2VoZWlt\n{"command": "file_create a 3", "data": "abc"}',
+    b'/command/ver\nhttp://evil.example/\n{"command": "ver ", "flags": 0}',
+)
+WEB_APP_LIST = json.dumps({"files": {"js/app.js": {"size": 5, "sha256": "0" * 64}, "index.html": {"size": 0}}}).encode()
+
+
 def _core() -> bytes:
     stack = b"".join(number.to_bytes(8, "little") for number in (0x7010, 0x400100, 0, 0x400200))
     program = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
@@ -144,6 +152,8 @@ def seeds(target: str) -> list[bytes]:
         "kernel_log": iter([KERNEL_WORDS.encode()]),
         "web_head": iter([Head(200, 10).to_line(), Head(404).to_line(), Head(error="cannot reach it").to_line()]),
         "file_meta": iter([FileMeta("2.0.1", 0x45, FLAG_ESSENTIAL, 0x6F91).to_bytes(), b"webapp/css/a+b_c.css"]),
+        "http_request": iter(HTTP_REQUESTS),
+        "web_app_list": iter([WEB_APP_LIST]),
     }
     return list(made[target])
 

@@ -6,10 +6,12 @@ that a change of the format has left behind. It needs no fuzzer.
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -29,14 +31,18 @@ from zentrid.bundle.patch import (
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 from zentrid.bundle.zbfile import BundleError, BundleReader, write_bundle
 from zentrid.core import bootstate
+from zentrid.core.account import basic_credentials
 from zentrid.core.bootstate import BootStateLostError, CorruptCopyError
 from zentrid.core.files import FileMeta, check_name, parse_meta
 from zentrid.core.fit import read_configuration
 from zentrid.core.framing import HEADER_BYTES, MAX_BODY_BYTES, Code, Frame, FrameError, FrameReader, encode_answer
 from zentrid.core.grammar import CommandError, quote, split_words
+from zentrid.core.httpaccess import connected_networks, is_near, is_own_name, refused_page
+from zentrid.core.httpapi import BadRequestError, answer_json, request_from_body, request_from_target
 from zentrid.core.names import BOOTSTATE_COPY_BYTES, SAFE_SLOT, SLOTS
 from zentrid.core.postmortem import Finding, Words, examine
 from zentrid.core.probes import MAX_LINE_BYTES, Failed, ProbeError, parse_news, to_line
+from zentrid.core.webapp import WebAppListError, parse_list
 from zentrid.core.webrequest import parse_head
 from zentrid.core.weburl import UrlError, parse_url
 from zentrid.debug.backtrace import backtrace
@@ -285,6 +291,47 @@ def file_meta(data: bytes) -> bool:
     return True
 
 
+def http_request(data: bytes) -> bool:
+    """A request by HTTP is judged without an error, and is no command or exactly one line; its answer can be sent."""
+    target, _, rest = data.partition(b"\n")
+    header, _, body = rest.partition(b"\n")
+    text = header.decode("latin-1")
+    is_own_name(text, ("a.example",))
+    is_near(text, connected_networks(text, text))
+    basic_credentials(text)
+    for name in ("Host", "Origin", "Referer"):
+        refused_page({"User-Agent": "Mozilla/5.0", name: text}, secure=False)
+    wanted = [request_from_target(target.decode("latin-1"))]
+    with suppress(BadRequestError):
+        wanted.append(request_from_body(body))
+    lines = 0
+    for request in wanted:
+        answer = json.loads(json.dumps(answer_json(1, 0, request.flags, request.data, [text])))
+        coded = base64.b64decode(answer["response"]) if answer["flags"] & 2 else answer["response"].encode()
+        assert coded == request.data
+        try:
+            request.check()
+        except CommandError:
+            continue
+        assert b"\n" not in request.line
+        assert b"\r" not in request.line
+        lines += 1
+    return lines == 2
+
+
+def web_app_list(data: bytes) -> bool:
+    """A Web App's list of files is refused, or names files that lie below its folder."""
+    try:
+        listed = parse_list(data)
+    except WebAppListError:
+        return False
+    for name, entry in listed.items():
+        assert not name.startswith("/")
+        assert ".." not in name.split("/")
+        assert entry.size_bytes >= 0
+    return True
+
+
 TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "manifest": manifest,
     "patch": patch,
@@ -301,4 +348,6 @@ TARGETS: Final[dict[str, Callable[[bytes], bool]]] = {
     "kernel_log": kernel_log,
     "web_head": web_head,
     "file_meta": file_meta,
+    "http_request": http_request,
+    "web_app_list": web_app_list,
 }

@@ -361,6 +361,26 @@ class MemoryApps:
         return await self._do("restart", running=True)
 
 
+class MemorySetup:
+    """Set-up mode that lasts until it is ended."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    @property
+    def left_s(self) -> float:
+        """Return a quarter of an hour while it is on."""
+        return 900.0 if self.on else 0.0
+
+    def start(self) -> None:
+        """Begin it."""
+        self.on = True
+
+    def stop(self) -> None:
+        """End it."""
+        self.on = False
+
+
 class Device:
     """A whole device in memory; its settings are real files under `folder`."""
 
@@ -401,4 +421,5 @@ class Device:
             gpios=self.gpios,
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
+            setup=MemorySetup(),
         )

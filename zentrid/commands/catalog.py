@@ -16,6 +16,7 @@ from zentrid.commands import (
     network,
     ota,
     recovery,
+    setup,
     streams,
     system,
     variables,
@@ -28,6 +29,6 @@ def build_registry() -> Registry:
     """Return the registry of all commands and variables; a new group of commands is one more entry here."""
     groups = (
         system, variables, faults, recovery, app, items, dms, ota, events, journal, files, streams, httpclient, network, gpio,
-        help,
+        setup, help,
     )  # fmt: skip
     return Registry([command for group in groups for command in group.COMMANDS], VARIABLES)

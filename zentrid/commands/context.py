@@ -219,6 +219,24 @@ class Gpios(Protocol):
         """Drive an output."""
 
 
+class Setup(Protocol):
+    """Set-up mode."""
+
+    @property
+    def on(self) -> bool:
+        """Whether it is on."""
+
+    @property
+    def left_s(self) -> float:
+        """How long it still lasts."""
+
+    def start(self) -> None:
+        """Begin it, or begin its time anew."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -255,6 +273,8 @@ class Context:
     """What happens on the device, for whoever follows."""
     streams: StreamTable = field(default_factory=StreamTable)
     """Open files and connections of all doors."""
+    setup: Setup | None = None
+    """Set-up mode, where there is a web server."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from zentrid.commands.context import Context, NetworkFacts
+from zentrid.http.config import http_port
 
 Getter = Callable[[Context], str]
 """May raise ZentriError or OSError; the variable then is shown as not available, with the reason."""
@@ -52,6 +53,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "network.netmask": _network(lambda facts: facts.netmask),
     "network.gateway": _network(lambda facts: facts.gateway),
     "network.dns": _network(lambda facts: facts.dns),
+    "http.server.port": lambda ctx: str(http_port(ctx.settings.values)),
     "network.mac": lambda ctx: ctx.identity.mac,
     "network.status": lambda ctx: str(ctx.network.trouble() or "up"),
     "wlan.mac": lambda ctx: ctx.identity.mac,

@@ -205,4 +205,57 @@ _SSH: Final = (
     ),
 )  # fmt: skip
 
-VARIABLES: Final = VariableTable((*_SYSTEM, *_DMS, *_OTA, *_NETWORK, *_WLAN, *_GPIO, *_SSH))
+_FILE: Final = r"[A-Za-z0-9_+@=~-][A-Za-z0-9._+@=~-]*(/[A-Za-z0-9_+@=~-][A-Za-z0-9._+@=~-]*){0,7}"
+_ORIGIN: Final = rf"https?://{_HOST}(:[0-9]{{1,5}})?"
+
+_HTTP: Final = (
+    Variable("http.server.enabled", "ht s e", Bool(), True, "serve the Web App and the command interface", "0"),
+    Variable(
+        "http.server.api_enabled", "ht s a", Bool(), True,
+        "obey commands that come by HTTP and WebSocket; 0: only files are served", "0",
+    ),
+    Variable(
+        "http.server.port", "ht s p", Int(0, 65_535), 0,
+        "where it listens; 0: port 80, with TLS port 443", "8080", dynamic=True,
+    ),
+    Variable(
+        "http.server.interface", "ht s i", Choice(("all", "wlan", "local")), "all",
+        "who can reach it: all, only the network interface's side, or only programs on the device itself", "wlan",
+    ),
+    Variable(
+        "http.server.root_filename", "ht s r", Text(200, _FILE, "a file's name, with folders"), "webapp/index.html",
+        "the Web App's first page; the files of its folder are served", "webapp/index.html",
+    ),
+    Variable(
+        "http.server.username", "ht s u", Text(32, r"[^:]*", "text without a colon"), "",
+        "who may come in; until it and the password are set, the device answers to its own network only", "admin",
+    ),
+    Variable(
+        "http.server.password", "ht s w", Text(64), "", "the password that goes with the user name", '"a long one"',
+        secret=True,
+    ),
+    Variable(
+        "http.server.tls_enabled", "ht s t", Bool(), False, "serve HTTPS, with the device's own certificate", "1"
+    ),
+    Variable(
+        "http.server.hostname", "ht s h", Text(300, rf"{_HOST}( {_HOST}){{0,3}}", "up to 4 host names"), "",
+        "names that browsers reach the device by, besides its addresses", "boiler.example.com",
+    ),
+    Variable(
+        "http.server.cors_origin", "ht s c", Text(300, rf"{_ORIGIN}( {_ORIGIN}){{0,3}}", "up to 4 origins"), "",
+        "other sites whose pages may command the device, as http://host:port; empty: none", "https://app.example.com",
+    ),
+    Variable(
+        "remote_terminal.enabled", "re e", Bool(), False, "the command line over TCP, without encryption", "1"
+    ),
+    Variable("remote_terminal.port", "re p", Int(1, 65_535), 2000, "where it listens", "2323"),
+    Variable(
+        "setup.web.root_filename", "se w r", Text(200, _FILE, "a file's name below the Web App's folder"), "",
+        "the first page in set-up mode; empty: the one of the image", "setup.html",
+    ),
+    Variable(
+        "setup.web.timeout", "se w t", Int(60, 86_400, "s"), 900, "so long after its begin set-up mode ends", "600"
+    ),
+)  # fmt: skip
+
+VARIABLES: Final = VariableTable((*_SYSTEM, *_DMS, *_OTA, *_NETWORK, *_WLAN, *_GPIO, *_SSH, *_HTTP))

@@ -54,6 +54,7 @@ async def test_help_commands(call: Caller) -> None:
         "reboot : reboot",
         "save : save",
         "set : set",
+        "setup : setup",
         "slots : slots",
         "stream_close : close",
         "stream_list : list",

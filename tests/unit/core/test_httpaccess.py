@@ -1,0 +1,139 @@
+"""Who may come in by HTTP: addresses, names, pages, the account, limits."""
+
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zentrid.core.account import Account, basic_credentials
+from zentrid.core.httpaccess import connected_networks, host_name, is_near, is_own_name, refused_page, source_of
+from zentrid.core.lockout import BURST, FORGET_S, FREE_TRIES, LONGEST_LOCK_S, MAX_SOURCES, REQUESTS_S, Limits
+
+ROUTES = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	0202000A	0003	0	0	0	00000000	0	0	0
+eth0	0002000A	00000000	0001	0	0	0	00FFFFFF	0	0	0
+eth0	000010AC	0102000A	0003	0	0	0	0000FFFF	0	0	0
+eth0	garbage
+"""
+ADDRESSES6 = """fd000000000000005054000000000001 02 40 00 00     eth0
+00000000000000000000000000000001 01 80 10 80       lo
+fe80000000000000505400fffe000001 02 40 20 80     eth0
+short line
+"""
+
+
+def test_the_devices_own_networks_are_those_without_a_gateway():
+    networks = connected_networks(ROUTES, ADDRESSES6)
+    assert ip_network("10.0.2.0/24") in networks
+    assert ip_network("fd00::/64") in networks
+    assert ip_network("172.16.0.0/16") not in networks
+    assert ip_network("0.0.0.0/0") not in networks
+    assert connected_networks("", "") == ()
+    # A route to everywhere that needs no gateway (a point-to-point link) makes nobody a neighbour.
+    assert connected_networks(ROUTES.replace("0202000A\t0003", "00000000\t0001"), "") == (ip_network("10.0.2.0/24"),)
+    for near in ("10.0.2.2", "::ffff:10.0.2.2", "127.0.0.1", "::1", "169.254.9.9", "fe80::7%eth0", "fd00::9"):
+        assert is_near(near, networks), near
+    for far in ("10.0.3.2", "172.16.0.1", "8.8.8.8", "::ffff:8.8.8.8", "2001:db8::1", "fd01::1", "", "nonsense"):
+        assert not is_near(far, networks), far
+
+
+@given(st.text(), st.text())
+def test_no_table_of_the_kernel_raises(routes: str, addresses: str):
+    connected_networks(routes, addresses)
+
+
+def test_sources():
+    assert source_of("::ffff:1.2.3.4") == source_of("1.2.3.4") == "1.2.3.4"
+    assert source_of("2001:db8:0:1::5%eth0") == source_of("2001:db8:0:1:ffff::") != source_of("2001:db8:0:2::5")
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("Boiler.Example.COM.", "boiler.example.com"), ("a:80", "a"), ("[::1]:80", "::1"), ("", None), ("a:b", None),
+        ("a/b", None), ("a@b", None), ("a?b", None), ("a#b", None), ("[::1", None), ("a:99999", None),
+    ],
+)  # fmt: skip
+def test_names_in_a_host_header(header: str, name: str | None):
+    assert host_name(header) == name
+
+
+@given(st.text())
+def test_no_host_header_raises(header: str):
+    is_own_name(header, ())
+
+
+def test_own_names():
+    assert is_own_name("10.0.2.15:80", ())
+    assert is_own_name("LOCALHOST", ())
+    assert is_own_name("Boiler.example.com", ("boiler.example.com",))
+    for foreign in ("evil.example", "boiler.example.com.evil.example", "10.0.2.15.nip.io", "0x7f.1", "127.1"):
+        assert not is_own_name(foreign, ("boiler.example.com",)), foreign
+
+
+def test_pages():
+    own = {"Host": "10.0.2.15", "User-Agent": "Mozilla/5.0"}
+    assert refused_page({"Host": "10.0.2.15", "User-Agent": "curl/8"}, secure=False) is None
+    assert refused_page(own, secure=False)
+    assert refused_page(own | {"Origin": "https://10.0.2.15"}, secure=False)
+    assert refused_page(own | {"Origin": "https://10.0.2.15"}, secure=True) is None
+    assert refused_page(own | {"Origin": "http://10.0.2.15:81"}, secure=False)
+    assert refused_page(own | {"Origin": "null"}, secure=False, origins=("https://a.example",))
+    assert refused_page(own | {"Origin": "https://a.example"}, secure=False, origins=("https://a.example",)) is None
+    # One proof is not undone by another that is missing, but an Origin that is wrong outweighs all.
+    assert refused_page(own | {"Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}, secure=False)
+    # Node's own client sends Sec-Fetch headers of no meaning.
+    assert (
+        refused_page({"Host": "10.0.2.15", "User-Agent": "node", "Sec-Fetch-Site": "cross-site"}, secure=False) is None
+    )
+
+
+def test_the_account():
+    account = Account("admin", "ge:heim")
+    assert account.admits("admin", "ge:heim")
+    for name, word in (("admin", "ge:hei"), ("Admin", "ge:heim"), ("", ""), ("admin", ""), ("admin", "\ud800")):
+        assert not account.admits(name, word)
+    assert not Account("", "x").admits("", "x")
+    assert not Account("x", "").admits("x", "")
+    assert basic_credentials("Basic YWRtaW46Z2U6aGVpbQ==") == ("admin", "ge:heim")
+    assert basic_credentials("basic  YWRtaW46Z2U6aGVpbQ== ") == ("admin", "ge:heim")
+    for header in ("", "Basic", "Basic !", "Digest YTpi", "Basic YWRtaW4=", "Basic /w==", "Basic " + "YTpi" * 200):
+        assert basic_credentials(header) is None
+
+
+# --- limits -------------------------------------------------------------------------------------------------------------
+def test_wrong_passwords_cost_ever_more_time():
+    limits = Limits()
+    now_s, waits = 1000.0, []
+    for _ in range(FREE_TRIES + 6):
+        limits.wrong("a", now_s)
+        waits.append(limits.locked_s("a", now_s))
+        now_s += limits.locked_s("a", now_s) + 0.1
+    assert waits[: FREE_TRIES - 1] == [0] * (FREE_TRIES - 1)
+    assert waits[FREE_TRIES - 1 :] == [30, 60, 120, 240, 480, LONGEST_LOCK_S, LONGEST_LOCK_S]
+    assert limits.locked_s("b", now_s) == 0
+    assert not limits.quiet(now_s)
+    assert limits.quiet(now_s + FORGET_S)
+    limits.wrong("a", now_s + FORGET_S)
+    assert limits.locked_s("a", now_s + FORGET_S) == 0
+    assert not limits.quiet(now_s + FORGET_S)
+
+
+def test_requests_that_are_too_many():
+    limits = Limits()
+    assert [limits.too_many("a", 5.0) for _ in range(int(BURST) + 2)] == [False] * int(BURST) + [True] * 2
+    assert not limits.too_many("b", 5.0)
+    assert not limits.too_many("a", 5.02)
+    assert abs([limits.too_many("a", 6.0) for _ in range(int(BURST))].count(False) - (REQUESTS_S - 1)) <= 1
+    assert not limits.too_many("a", 1e9)
+
+
+def test_many_sources_take_bounded_room_and_do_not_wash_a_guesser_away():
+    limits = Limits()
+    for _ in range(FREE_TRIES):
+        limits.wrong("guesser", 1.0)
+    for number in range(MAX_SOURCES * 3):
+        limits.too_many(f"s{number}", 2.0)
+    assert len(limits._sources) == MAX_SOURCES
+    assert limits.locked_s("guesser", 3.0) > 0

@@ -1,0 +1,111 @@
+"""Connections from outside: readers that take nothing, TLS, and the end of the process when nobody comes."""
+
+import asyncio
+import datetime
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.support.fakes import Device
+from tests.support.httpdoor import console, door_process, listening
+from tests.unit.http.conftest import basic
+from zentrid.http.config import Config, config_from_line
+from zentrid.http.gate import Listener
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off():
+    ended = asyncio.Event()
+
+    async def serve(connection: socket.socket, _peer: str) -> None:
+        _reader, writer = await asyncio.open_connection(sock=connection)
+        try:
+            while True:
+                writer.write(b"x" * 65536)
+                await writer.drain()
+        finally:
+            writer.transport.abort()
+            ended.set()
+
+    with listening() as one, socket.create_connection(one.getsockname()) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        task = asyncio.create_task(Listener(one, serve, stall_s=0.5).run())
+        try:
+            await asyncio.wait_for(ended.wait(), 15)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    """A certificate and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(5)
+        .not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (tmp_path / "device.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    (tmp_path / "device.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    )
+    return tmp_path
+
+
+async def test_https(device: Device, identity: Path, tmp_path: Path):
+    trust = ssl.create_default_context(cafile=identity / "device.crt")
+    trust.check_hostname = False
+    async with console(device, tmp_path / "console.sock") as path:
+        config = Config(
+            console=str(path), username="u", password="p",
+            certificate=str(identity / "device.crt"), key=str(identity / "device.key"),
+        )  # fmt: skip
+        connector = aiohttp.TCPConnector(ssl=trust)
+        async with door_process(config) as door, aiohttp.ClientSession(door.url, connector=connector) as client:
+            async with client.get("/command/ver", headers=basic("u", "p")) as response:
+                assert (response.status, (await response.json())["code"]) == (200, 0)
+            page = {"User-Agent": "Mozilla/5.0", "Origin": door.url.replace("https", "http")}
+            async with client.get("/command/ver", headers=basic("u", "p") | page) as response:
+                assert response.status == 403
+            async with client.get("/command/ver", headers=basic("u", "p") | {"Origin": door.url}) as response:
+                assert response.status == 200
+            async with client.ws_connect("/terminal", headers=basic("u", "p")) as ws:
+                assert "DEMO-VIRT" in await ws.receive_str(timeout=10)
+            # Who does not speak TLS is not spoken to.
+            reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+            writer.write(b"GET /command/ver HTTP/1.1\r\nHost: a\r\n\r\n")
+            with suppress(ConnectionError):
+                assert b"HTTP" not in await asyncio.wait_for(reader.read(), 15)
+            writer.close()
+
+
+async def test_it_ends_when_nobody_comes_and_stays_while_passwords_are_guessed(tmp_path: Path):
+    config = Config(console=str(tmp_path / "none"), idle_s=1.0)
+    async with door_process(config) as door:
+        async with asyncio.timeout(15):
+            assert await door.process.wait() == 0
+    async with door_process(Config(console=str(tmp_path / "none"), idle_s=1.0, username="u", password="p")) as door:
+        async with aiohttp.ClientSession(door.url) as client, client.get("/", headers=basic("u", "wrong")) as response:
+            assert response.status == 401
+        await asyncio.sleep(3)
+        assert door.process.returncode is None
+
+
+def test_what_the_process_is_told():
+    config = Config(username="ü", hostname="a b", cors_origin="http://c", setup=True)
+    assert config_from_line(config.to_line()) == config
+    assert (config.names, config.origins) == (("a", "b"), ("http://c",))
+    for line in (b"", b"[]", b'{"unknown": 1}'):
+        with pytest.raises((ValueError, TypeError)):
+            config_from_line(line)

@@ -1,0 +1,126 @@
+"""Who may use the HTTP door: pure decisions about addresses, names and origins.
+
+What a browser sends is decided on strictly. A page of another site can make the owner's browser send requests to the
+device, with the password that the browser knows; it can also give its own name the device's address (DNS rebinding). It
+cannot hide from which page a request comes without leaving the proof out that it comes from the device's own page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+_LOOPBACK: Final = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+_LINK_LOCAL: Final = (IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10"))
+_RTF_GATEWAY: Final = 2
+_MANY_HOSTS: Final = 8
+"""A prefix shorter than this is no network of neighbours, whatever the routes say."""
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+def parse_address(text: str) -> Address | None:
+    """Return the address without its zone; an IPv4 address that travels as IPv6 is IPv4. None if it is none."""
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def connected_networks(routes: str, addresses6: str) -> tuple[Network, ...]:
+    """Return the networks that are reached without a gateway, as /proc/net/route and /proc/net/if_inet6 tell them."""
+    found: list[Network] = []
+    for line in routes.splitlines()[1:]:
+        fields = line.split()
+        try:
+            target, flags, mask = int(fields[1], 16), int(fields[3], 16), int(fields[7], 16)
+            network = IPv4Network((_swapped(target), str(IPv4Address(_swapped(mask)))), strict=False)
+        except (IndexError, ValueError):
+            continue
+        if not flags & _RTF_GATEWAY and network.prefixlen >= _MANY_HOSTS:
+            found.append(network)
+    for line in addresses6.splitlines():
+        fields = line.split()
+        try:
+            network6 = IPv6Network((int(fields[0], 16), int(fields[2], 16)), strict=False)
+        except (IndexError, ValueError):
+            continue
+        if network6.prefixlen >= _MANY_HOSTS:
+            found.append(network6)
+    return tuple(found)
+
+
+def _swapped(number: int) -> int:
+    return int.from_bytes(number.to_bytes(4, "little"), "big")
+
+
+def is_near(peer: str, networks: Sequence[Network]) -> bool:
+    """Tell whether an address is the device itself, on the same link, or in one of the device's own networks."""
+    address = parse_address(peer)
+    if address is None:
+        return False
+    return any(address in network for network in (*_LOOPBACK, *_LINK_LOCAL, *networks))
+
+
+def source_of(peer: str) -> str:
+    """Return what counts as one source for limits: an IPv4 address, or an IPv6 network of 64 bits."""
+    address = parse_address(peer)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
+# --- names and pages --------------------------------------------------------------------------------------------------
+def host_name(header: str) -> str | None:
+    """Return the name in a Host header, lower case, without its port; None if it is malformed."""
+    try:
+        parts = urlsplit(f"//{header}")
+        _ = parts.port
+    except ValueError:
+        return None
+    if parts.path or parts.query or parts.fragment or parts.username is not None or not parts.hostname:
+        return None
+    return parts.hostname.rstrip(".")
+
+
+def is_own_name(header: str, names: Sequence[str]) -> bool:
+    """Tell whether a Host header names this device: by an address, or by a name that was given to it.
+
+    A page that came under another name and now has the device's address (DNS rebinding) shows here.
+    """
+    name = host_name(header)
+    if name is None:
+        return False
+    return parse_address(name) is not None or name in ("localhost", *(n.lower() for n in names))
+
+
+def refused_page(headers: Mapping[str, str], *, secure: bool, origins: Sequence[str] = ()) -> str | None:
+    """Return why a request must not be obeyed because of the page it comes from; None: it may be.
+
+    A browser tells the page by Origin, Sec-Fetch-Site or Referer. One that tells nothing was made not to: a page can
+    suppress each of them, but cannot make them name the device. Programs that are no browsers send none of them.
+    """
+    own = f"{'https' if secure else 'http'}://{headers.get('Host', '').lower()}"
+    origin = headers.get("Origin")
+    if origin is not None:
+        if origin.lower() == own or origin in origins:
+            return None
+        return "a page of another site asked for this; http.server.cors_origin lists the sites that may"
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None and _is_browser(headers):
+        return None if site == "same-origin" else "a browser may ask for this from the device's own pages only"
+    if not _is_browser(headers):
+        return None
+    page = urlsplit(headers.get("Referer", ""))
+    if f"{page.scheme}://{page.netloc}".lower() == own:
+        return None
+    return "a browser may ask for this from the device's own pages only; use / or another program"
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    return "mozilla/" in headers.get("User-Agent", "").lower()

@@ -1,0 +1,155 @@
+"""The way in: sessions of the command language over the daemon's local socket, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from zentrid.core.framing import CRLF, TEXTS, Frame, FrameError, FrameReader
+from zentrid.core.grammar import CommandError
+from zentrid.core.httpapi import MAX_LOG_BYTES, CommandRequest
+from zentrid.errors import ZentriError
+
+MAX_COMMANDS: Final = 3
+"""Commands of requests at the same time; more wait for their turn."""
+MAX_TERMINALS: Final = 2
+"""Terminals and attached streams. With the commands fewer than the daemon has sessions: other doors stay usable."""
+TURN_S: Final = 10.0
+CONNECT_S: Final = 5.0
+COMMAND_S: Final = 900.0
+"""A request is not kept open for longer, whatever the command's own limit is."""
+_READ_BYTES: Final = 16 * 1024
+
+
+class LinkError(ZentriError):
+    """The command line cannot be reached, or broke off."""
+
+    reason = "link"
+
+
+class BusyError(ZentriError):
+    """All places are taken."""
+
+    reason = "busy"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command answered: code, the body as it came, and the text before it."""
+
+    code: int
+    body: bytes
+    log: tuple[str, ...] = ()
+
+
+class Link:
+    """One session."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._frames = FrameReader()
+        self._ready: deque[Frame] = deque()
+
+    async def result(self, line: bytes, data: bytes = b"") -> Result:
+        """Carry out a line in a machine-mode session. Raises LinkError."""
+        log: deque[str] = deque()
+        held = 0
+        try:
+            self.writer.write(line + CRLF + data)
+            await self.writer.drain()
+            while (frame := await self._next()).kind == "L":
+                log.append(frame.body.decode("utf-8", "replace").rstrip("\r\n"))
+                held += len(frame.body)
+                while held > MAX_LOG_BYTES and len(log) > 1:
+                    held -= len(log.popleft()) + len(CRLF)
+        except (OSError, FrameError) as error:
+            raise LinkError(
+                "the command line broke off before it answered; the command may have been carried out"
+            ) from error
+        return Result(frame.code, frame.body, tuple(log))
+
+    async def _next(self) -> Frame:
+        while not self._ready:
+            data = await self.reader.read(_READ_BYTES)
+            if not data:
+                raise ConnectionError
+            self._ready += self._frames.feed(data)
+        return self._ready.popleft()
+
+
+class Links:
+    """Opens sessions, as many as there is room for."""
+
+    def __init__(self, path: str) -> None:
+        """Take the daemon's socket."""
+        self._path = path
+        self._commands = asyncio.Semaphore(MAX_COMMANDS)
+        self._terminals = 0
+
+    @asynccontextmanager
+    async def open(self, kind: bytes) -> AsyncIterator[Link]:
+        """Give a session: `kind` is `machine`, `once` (machine mode, one line only) or `human`. Raises LinkError."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_unix_connection(self._path)
+        except (OSError, TimeoutError) as error:
+            raise LinkError("the command line is not running yet; try again in a moment") from error
+        try:
+            writer.write(b"\0" + kind + b"\n")
+            yield Link(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    @asynccontextmanager
+    async def terminal(self, kind: bytes) -> AsyncIterator[Link]:
+        """Give a session that may last. Raises BusyError, LinkError."""
+        if self._terminals >= MAX_TERMINALS:
+            raise BusyError(f"{MAX_TERMINALS} terminals or streams are open already; close one")
+        self._terminals += 1
+        try:
+            async with self.open(kind) as link:
+                yield link
+        finally:
+            self._terminals -= 1
+
+    async def run(self, request: CommandRequest) -> Result:
+        """Carry out one request. Raises BusyError, LinkError; what is wrong with the line is a result."""
+        try:
+            request.check()
+        except CommandError as error:
+            return failed(error)
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._commands.acquire()
+        except TimeoutError:
+            raise BusyError(f"{MAX_COMMANDS} commands are running; try again in a moment") from None
+        try:
+            # With bytes behind the line, a session for one line only: what a refused command does not take is no command.
+            kind = b"once" if request.data else b"machine"
+            async with asyncio.timeout(COMMAND_S), self.open(kind) as link:
+                return await link.result(request.line, request.data)
+        except TimeoutError:
+            raise LinkError(
+                f"there was no answer within {COMMAND_S:g} s; the command may still be carried out"
+            ) from None
+        finally:
+            self._commands.release()
+
+
+def failed(error: CommandError) -> Result:
+    """Return what the command line answers to a line that it cannot read."""
+    return Result(int(error.code), TEXTS[error.code].encode() + CRLF, (str(error),))
+
+
+async def pass_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, write_s: float) -> None:
+    """Pass bytes on until they end; a writer that takes none for `write_s` seconds is given up."""
+    with suppress(OSError, TimeoutError):
+        while data := await reader.read(_READ_BYTES):
+            writer.write(data)
+            async with asyncio.timeout(write_s):
+                await writer.drain()

@@ -12,6 +12,7 @@ from typing import Any, Final
 from zentrid.adapters import apps, hooks
 from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
+from zentrid.adapters.busdoor import BusDoor
 from zentrid.adapters.clock import last_signed_time, mend_system_clock
 from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.gpio import ButtonWatch
@@ -156,6 +157,7 @@ class App:
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
             held_items=lambda: self.items.held(device.boot.slot), events=self.events,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
+            mark_good=lambda: self.supervisor.mark_good_now(),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
         self.server = CommandServer(
@@ -335,6 +337,7 @@ class App:
             asyncio.create_task(self.manager.dms.keep_in_touch(first_boot=self.manager.first_boot), name="dms"),
             asyncio.create_task(self._auto().run(), name="automatic updates"),
             asyncio.create_task(self.button.run(), name="button"),
+            asyncio.create_task(BusDoor(gid=COMMAND_GID).run(), name="D-Bus door"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         if not self.context.safe_mode:

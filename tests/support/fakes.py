@@ -250,6 +250,10 @@ class MemoryApps:
         return await self._do("restart", running=True)
 
 
+async def _marked_good() -> str:
+    return "This boot is good."
+
+
 class Device:
     """A whole device in memory; its settings are real files under `folder`."""
 
@@ -279,4 +283,5 @@ class Device:
             uploads=self.uploads,
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
+            mark_good=_marked_good,
         )

@@ -27,6 +27,7 @@ async def test_help_commands(call: Caller) -> None:
         "help : help",
         "items : items",
         "load : load",
+        "mark_good : mgo",
         "ota : ota",
         "reboot : reboot",
         "save : save",

@@ -4,9 +4,10 @@ VERSION ?= 1.0.0
 STORY ?= update
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
+PANEL_PORT ?= 8900
 
 .DEFAULT_GOAL := help
-.PHONY: help setup host-packages image run stop demo dms test test-fast fuzz bench-update manual lint lock clean
+.PHONY: help setup host-packages image run stop demo panel dms test test-fast fuzz bench-update manual lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -28,6 +29,9 @@ stop: ## end a board and a DMS that `make run` left in the background
 
 demo: setup ## play a story without hands, each step with its time (STORY=update, safe-mode, factory-reset)
 	@$(PYTHON) -m scripts.lab demo --story $(STORY)
+
+panel: setup ## the virtual board on a page: lamp, button, power, console, slots, faults, update (PANEL_PORT=8900)
+	@$(PYTHON) -m scripts.panel --port $(PANEL_PORT)
 
 dms: setup ## start a Device Management Server of your own on the loopback
 	@$(PYTHON) -m scripts.lab dms

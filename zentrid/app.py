@@ -12,6 +12,7 @@ from typing import Any, Final
 from zentrid.adapters import apps, hooks
 from zentrid.adapters.alive import AliveMark
 from zentrid.adapters.bootstate import DiskBootStateStore
+from zentrid.adapters.busdoor import BusDoor
 from zentrid.adapters.clock import last_signed_time, mend_system_clock
 from zentrid.adapters.crashes import take_crash
 from zentrid.adapters.filestore import FileStore
@@ -77,6 +78,7 @@ from zentrid.update.errors import unreachable_because
 from zentrid.update.itemtrial import Checks
 from zentrid.update.link import Parts, Paths
 from zentrid.update.manager import UpdateManager
+from zentrid.update.outcome import UpdateOutcome
 
 log = logging.getLogger("zentrid")
 
@@ -183,6 +185,7 @@ class App:
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
             held_items=lambda: self.items.held(device.boot.slot), events=self.events, setup=self.setup,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
+            mark_good=lambda: self.supervisor.mark_good_now(),
         )  # fmt: skip
         self.ssh = SshAccess(SSH, IDENTITY if device.release.development else None)
         self.server = CommandServer(
@@ -369,6 +372,7 @@ class App:
             asyncio.create_task(self._auto().run(), name="automatic updates"),
             asyncio.create_task(self.button.run(), name="button"),
             asyncio.create_task(self.http.run(), name="HTTP door"),
+            asyncio.create_task(BusDoor(gid=COMMAND_GID).run(), name="D-Bus door"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
         if not self.context.safe_mode:
@@ -379,36 +383,6 @@ class App:
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             task.result()
-
-
-class UpdateOutcome:
-    """The update manager, in the words of the supervisor."""
-
-    def __init__(self, manager: UpdateManager) -> None:
-        self._manager = manager
-
-    @property
-    def first_boot(self) -> bool:
-        """This is the first boot of a release that was just installed."""
-        return self._manager.first_boot
-
-    @property
-    def on_trial(self) -> bool:
-        """The running slot was never good since it was installed."""
-        return self._manager.on_trial
-
-    @property
-    def dms_reached(self) -> bool:
-        """The DMS answered at least once since this boot."""
-        return self._manager.dms.reached
-
-    async def on_healthy(self) -> None:
-        """Mark this boot good. Raises BootStateWriteError."""
-        await self._manager.on_healthy()
-
-    async def on_unhealthy(self, reason: str) -> None:
-        """Record why this boot is given up."""
-        await self._manager.on_unhealthy(reason)
 
 
 def main() -> int:

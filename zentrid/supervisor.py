@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from zentrid.core.bootstate import BootStateWriteError
-from zentrid.core.health import Decision, Facts, Judge, Policy, Verdict, faults_decay, may_feed_watchdog
+from zentrid.core.health import Decision, Facts, Judge, Policy, Verdict, faults_decay, may_feed_watchdog, problems
+from zentrid.errors import ZentriError
 from zentrid.ports import Power
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,12 @@ async def _nothing() -> None:
 
 JUST_STARTED: Final = Decision(Verdict.WAIT, "the supervisor has just started")
 NOT_ASKED_YET: Final = ("health hooks have not answered yet",)
+
+
+class NotGoodError(ZentriError):
+    """This boot cannot be called good now; the sentence says why."""
+
+    reason = "not_good"
 
 
 class Clock(Protocol):
@@ -190,6 +197,21 @@ class Supervisor:
         self._steady_since_s = self.clock.uptime_s()
         self.decision = Decision(Verdict.WAIT, "this boot is good")
         log.info("this boot is good")
+
+    async def mark_good_now(self) -> str:
+        """Mark the boot good because somebody says so: without waiting, and even if the server was not reached.
+
+        Returns a sentence. Raises NotGoodError if anything else is wrong, or the boot state cannot be written.
+        """
+        if self.good:
+            return "This boot is good already."
+        wrong = problems(replace(self._gather(), dms_reached=True), self.policy())
+        if wrong:
+            raise NotGoodError(f"This boot is not good: {'; '.join(wrong)}.")
+        await self._mark_good()
+        if not self.good:
+            raise NotGoodError("This boot is healthy, but the boot state could not be written; see the log.")
+        return "This boot is good."
 
     async def _give_up(self) -> None:
         log.error("giving this boot up: %s", self.decision.reason)

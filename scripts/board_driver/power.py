@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -137,15 +138,18 @@ class PowerBoard:
             self.run.serial_log.replace(self.run.path / "serial.log.1")
         self.run.qemu_log.unlink(missing_ok=True)
 
-    def power_on(self, *, button_hold_s: float = 0) -> RunState:
-        """Switch the power of a board on that is up; with `button_hold_s` the button is down from before the start."""
+    def power_on(self, *, button_hold_s: float = 0, released: threading.Event | None = None) -> RunState:
+        """Switch the power of a board on that is up; with `button_hold_s` the button is down from before the start.
+
+        `released`: see `hold_button`.
+        """
         with self._changing():
             state = self._up_state()
             if state.process is not None:
                 raise MachineError(f"the power of board {self.name} is on already")
             state = self._start(state, button_hold_s)
         if button_hold_s:
-            self.hold_button(button_hold_s)
+            self.hold_button(button_hold_s, released)
         return state
 
     def power_cut(self) -> None:
@@ -313,13 +317,16 @@ class PowerBoard:
             if self.powered:
                 self._set_button(pressed=False)
 
-    def hold_button(self, hold_s: float) -> None:
-        """Press the factory-reset button (GPIO 0) for `hold_s` seconds; it stays down across resets of the board."""
+    def hold_button(self, hold_s: float, released: threading.Event | None = None) -> None:
+        """Press the factory-reset button (GPIO 0) for `hold_s` seconds; it stays down across resets of the board.
+
+        `released`: when it is set, the finger goes earlier.
+        """
+        released = released or threading.Event()
         if not 0 < hold_s <= MAX_HOLD_S:
             raise ValueError(f"the button can be held for more than 0 and at most {MAX_HOLD_S:g} s")
         with self.button_held():
             limit = Deadline(hold_s, "the button")
-            while not limit.expired and self.powered:
-                time.sleep(limit.slice_s(_REASSERT_S))
+            while not limit.expired and self.powered and not released.wait(limit.slice_s(_REASSERT_S)):
                 # A reset of the board clears QEMU's idea of the line, but a finger stays where it is.
                 self._set_button(pressed=True)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from scripts.board_driver.errors import MachineError
+from scripts.board_driver.turn import connect
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 
@@ -31,7 +32,7 @@ class Qmp:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(self._timeout_s)
         try:
-            self._socket.connect(str(self._path))
+            connect(self._socket, self._path, self._timeout_s)
             self._file = self._socket.makefile("rb")
             self._read()  # the greeting
             self.command("qmp_capabilities")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from scripts.board_driver.errors import MachineError
 from scripts.board_driver.machine import PL011_ADDRESS, PL061_ADDRESS
+from scripts.board_driver.turn import connect
 
 # PL061 registers: the data register's address selects the lines (bits 9..2); all eight lines are at 0x3fc.
 _DATA = PL061_ADDRESS + 0x3FC
@@ -41,7 +42,7 @@ def request(path: Path, command: str, timeout_s: float = 10) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         try:
-            connection.connect(str(path))
+            connect(connection, path, timeout_s)
             connection.sendall(command.encode() + b"\n")
             with connection.makefile("rb") as stream:
                 answer = stream.readline(4096).decode(errors="replace").strip()

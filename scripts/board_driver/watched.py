@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -115,13 +116,13 @@ class WatchedBoard(Board):
             self._power_wanted = True
             return super().up(fresh=fresh, button_hold_s=button_hold_s)
 
-    def power_on(self, *, button_hold_s: float = 0) -> RunState:
+    def power_on(self, *, button_hold_s: float = 0, released: threading.Event | None = None) -> RunState:
         """As Board.power_on."""
         with self._verb():
             if not self.powered:
                 self._console.allow_start(cold=True)
             self._power_wanted = True
-            return super().power_on(button_hold_s=button_hold_s)
+            return super().power_on(button_hold_s=button_hold_s, released=released)
 
     def power_cut(self) -> None:
         """As Board.power_cut."""

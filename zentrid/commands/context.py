@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from zentrid.core.network import NetworkError
 from zentrid.core.probes import News
 from zentrid.core.uploads import DoorNews
 from zentrid.core.variables import Values
+from zentrid.errors import ZentriError
 from zentrid.eventbus import EventBus
 from zentrid.ports import BootStateStore, Dms, Identity, Power, Release, SlotInspector, UpdateProgress, Updates
 from zentrid.streams import Stream, StreamTable
@@ -237,6 +238,10 @@ class Setup(Protocol):
         """End it."""
 
 
+async def _nobody_marks() -> str:
+    raise ZentriError("Nothing here could mark this boot good.")
+
+
 @dataclass
 class Context:
     """Everything that commands may touch."""
@@ -267,6 +272,8 @@ class Context:
     """What the DMS last said: `claimed` (0/1), `owner`, `product`, `tag`, `time`; and `last_contact`."""
     boot_health: Callable[[], tuple[bool, str]] = lambda: (False, "the supervisor has just started")
     """Whether this boot was marked good, and a sentence about it."""
+    mark_good: Callable[[], Awaitable[str]] = _nobody_marks
+    """Marks this boot good at once and returns a sentence; raises ZentriError with what is wrong."""
     held_items: Callable[[], ItemSet | None] = lambda: None
     """The applications and files that bundles brought to the running slot; may block briefly."""
     events: EventBus = field(default_factory=EventBus)

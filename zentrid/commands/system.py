@@ -19,6 +19,10 @@ async def _reboot(call: Call) -> Reply:
     return Reply("Rebooting", then=lambda: call.ctx.power.reboot("command"))
 
 
+async def _mark_good(call: Call) -> str:
+    return await call.ctx.mark_good()
+
+
 async def _slots(call: Call) -> str:
     return slot_lines(await asyncio.to_thread(call.ctx.slots.slots))
 
@@ -43,5 +47,13 @@ def slot_lines(slots: Sequence[SlotInfo]) -> str:
 COMMANDS = (
     Command("version", "print product, version, build time, Zentri version and board", _version, "version", "ver"),
     Command("reboot", "restart the device cleanly", _reboot, "reboot"),
+    Command(
+        "mark_good",
+        "this boot is good, now: without waiting any longer, nor for the server; refused while anything else is wrong",
+        _mark_good,
+        "mark_good",
+        "mgo",
+        safe_mode=False,
+    ),
     Command("slots", "print the slots: version, state, tries left, and which one runs", _slots, "slots"),
 )

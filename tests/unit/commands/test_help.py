@@ -44,6 +44,7 @@ async def test_help_commands(call: Caller) -> None:
         "load : load",
         "log : log",
         "ls : ls",
+        "mark_good : mgo",
         "network_down : ndo",
         "network_restart : nre",
         "network_up : nup",

@@ -7,6 +7,7 @@ import asyncio
 from tests.support.console import Caller
 from zentrid.core.bootstate import BootStateWriteError
 from zentrid.core.framing import Code
+from zentrid.errors import ZentriError
 
 
 async def test_version_line(call: Caller) -> None:
@@ -51,3 +52,25 @@ async def test_restarting_goes_on_when_the_session_ends(call: Caller) -> None:
     await asyncio.wait_for(call.device.power.rebooted.wait(), 5)
     await asyncio.gather(session, return_exceptions=True)
     assert session.cancelled()
+
+
+async def test_mark_good_says_what_keeps_a_boot_from_being_good(call: Caller) -> None:
+    answers: list[str | ZentriError] = [
+        "This boot is good.",
+        ZentriError("This boot is not good: the data is read-only."),
+    ]
+
+    async def mark_good() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, ZentriError):
+            raise answer
+        return answer
+
+    call.device.ctx.mark_good = mark_good
+    assert await call.body("mark_good") == "This boot is good."
+    answer = await call("mgo")
+    assert (answer.code, answer.reason) == (Code.FAILED, "This boot is not good: the data is read-only.")
+
+
+async def test_the_safe_mode_system_is_not_marked_good(safe_call: Caller) -> None:
+    assert (await safe_call("mark_good")).code == Code.UNKNOWN_COMMAND

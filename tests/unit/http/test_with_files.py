@@ -5,13 +5,9 @@ import base64
 import os
 
 import aiohttp
-import pytest
 from aiohttp import WSMsgType
 
 from tests.support.fakes import Device
-from zentrid.commands.catalog import build_registry
-
-pytestmark = pytest.mark.skipif(build_registry().find(["file_create"]) is None, reason="this device has no files")
 
 CONTENT = os.urandom(40_000)
 

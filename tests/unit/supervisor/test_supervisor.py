@@ -8,7 +8,7 @@ import pytest
 
 from zentrid.core.bootstate import BootStateWriteError
 from zentrid.core.health import PULSE_LIMIT_S, Facts, Policy
-from zentrid.supervisor import Supervisor
+from zentrid.supervisor import NotGoodError, Supervisor
 
 
 @dataclass
@@ -242,3 +242,54 @@ async def test_a_slow_round_does_not_starve_the_watchdog_and_one_that_never_ends
     await until_quiet(world)
     slow.set()
     await until(lambda: boss.good, task)
+
+
+async def test_somebody_who_knows_better_marks_a_boot_good_without_waiting(quick):
+    world = World(first_boot=True, on_trial=True, dms_reached=False)
+    boss = supervisor(world)
+    task = asyncio.create_task(boss.run())
+    async with asyncio.timeout(10):
+        while boss._hook_answers:
+            await asyncio.sleep(0.005)
+    assert not boss.good
+    assert "server" in boss.decision.reason.lower()
+    assert await boss.mark_good_now() == "This boot is good."
+    assert boss.good
+    assert await boss.mark_good_now() == "This boot is good already."
+    await until(lambda: boss.decision.reason == "this boot is good", task)
+    assert world.calls == ["healthy"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "hooks", "why"),
+    [
+        (Facts(data="the data partition is read-only"), (), "the data partition is read-only"),
+        (Facts(application="the application has ended"), (), "the application has ended"),
+        (Facts(), ("10-radio: no signal",), "10-radio: no signal"),
+    ],
+)
+async def test_nobody_marks_a_boot_good_while_something_is_wrong(quick, facts, hooks, why):
+    world = World()
+    boss = supervisor(world, facts=facts, hooks=hooks)
+    with pytest.raises(NotGoodError, match="have not answered yet"):  # not even asked
+        await boss.mark_good_now()
+    task = asyncio.create_task(boss.run())
+    async with asyncio.timeout(10):
+        while boss._hook_answers != hooks:
+            await asyncio.sleep(0.005)
+    with pytest.raises(NotGoodError, match=why):
+        await boss.mark_good_now()
+    assert not boss.good
+    task.cancel()
+    await asyncio.wait({task})
+    assert "healthy" not in world.calls
+
+
+async def test_a_boot_state_that_cannot_be_written_is_no_good_boot(quick):
+    world = World(unwritable=1)
+    boss = supervisor(world)
+    boss._hook_answers = ()
+    with pytest.raises(NotGoodError, match="could not be written"):
+        await boss.mark_good_now()
+    assert not boss.good
+    assert await boss.mark_good_now() == "This boot is good."

@@ -59,7 +59,7 @@ def add_words(left: bytes, right: bytes) -> bytes:
     return (((one & ones) + (other & ones)) ^ ((one ^ other) & tops)).to_bytes(size, "little")
 
 
-def apply_delta(plain: bytes, dictionary: bytes, size_bytes: int) -> bytes:
+def apply_delta(plain: bytes, dictionary: bytes | bytearray, size_bytes: int) -> bytes:
     """Return the `size_bytes` of content that a delta frame's plain content describes. Raises DeltaError."""
     if len(plain) < NUMBERS.size:
         raise DeltaError("is too short for a delta")

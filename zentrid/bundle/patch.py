@@ -199,7 +199,7 @@ def window_places(header: PatchHeader, index: int, missing: Sequence[int], vanis
     return places
 
 
-def decode_frame(header: PatchHeader, index: int, data: bytes, dictionary: bytes = b"") -> list[bytes]:
+def decode_frame(header: PatchHeader, index: int, data: bytes, dictionary: bytes | bytearray = b"") -> list[bytes]:
     """Return the blocks of frame `index` (4096 bytes each) from its bytes and its windows' blocks, joined.
 
     Raises PatchError unless the frame gives exactly its blocks; never allocates more than they take. Whether they are
@@ -221,13 +221,13 @@ def decode_frame(header: PatchHeader, index: int, data: bytes, dictionary: bytes
     return [plain[start : start + BLOCK_BYTES] for start in range(0, len(plain), BLOCK_BYTES)]
 
 
-def raw_dictionary(content: bytes) -> zstandard.ZstdCompressionDict | None:
+def raw_dictionary(content: bytes | bytearray) -> zstandard.ZstdCompressionDict | None:
     """Return `content` as a zstd dictionary without structure; None for no content."""
     return zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if content else None
 
 
 def _decompress(
-    data: bytes | memoryview, plain_bytes: int | None, limit_bytes: int, dictionary: bytes, what: str
+    data: bytes | memoryview, plain_bytes: int | None, limit_bytes: int, dictionary: bytes | bytearray, what: str
 ) -> bytes:
     """Return what one zstd frame says that it holds: exactly `plain_bytes` if given, never more than the limit."""
     try:

@@ -14,7 +14,7 @@ from zentrid.bundle.patch import (
     vanished_blocks,
     window_places,
 )
-from zentrid.bundle.tree import HashTree, TreeError
+from zentrid.bundle.tree import BLOCK_BYTES, HashTree, TreeError
 from zentrid.update.payloads import PatchSource, read_head
 from zentrid.update.spool import StreamSpool
 from zentrid.update.target import CHUNK_BLOCKS, TargetPayload
@@ -170,14 +170,17 @@ class Patch:
         # So that a killed worker loses no frame that had arrived.
         target.flush()
 
-    def _dictionary(self, target: TargetPayload, number: int) -> bytes:
-        places = window_places(self._header, number, self._missing, self._vanished)
-        made = bytearray()
-        for in_base, start, count in _pieces(places):
+    def _dictionary(self, target: TargetPayload, number: int) -> bytearray:
+        # Made once and never copied: it is the largest thing that a frame needs.
+        made = bytearray(self._header.frames[number].dictionary_blocks * BLOCK_BYTES)
+        filled = 0
+        for in_base, start, count in _pieces(window_places(self._header, number, self._missing, self._vanished)):
             fd = self._base_fd if in_base and self._base_fd is not None else target.fd
             for at in range(0, count, CHUNK_BLOCKS):
-                made += target.buffer.read(fd, start + at, min(CHUNK_BLOCKS, count - at))
-        return bytes(made)
+                piece = target.buffer.read(fd, start + at, min(CHUNK_BLOCKS, count - at))
+                made[filled : filled + len(piece)] = piece
+                filled += len(piece)
+        return made
 
 
 def _check(header: PatchHeader, root_hash: str, n_blocks: int, base: HashTree | None) -> None:

@@ -21,7 +21,6 @@ from typing import BinaryIO, Final
 
 import urllib3
 from urllib3.exceptions import HTTPError
-from urllib3.util import make_headers
 
 from zentrid.adapters.rights import become, user_to_become
 from zentrid.core.text import printable
@@ -93,8 +92,7 @@ class Fetch:
         headers = {"User-Agent": request.user_agent, "Accept-Encoding": "identity"}
         if request.method == "POST":
             headers["Content-Type"] = request.content_type
-        if url.credentials:
-            headers |= make_headers(basic_auth=url.credentials)
+        headers |= url.authorization
         try:
             return self._pool(url).urlopen(
                 request.method, url.path, body=body if request.method == "POST" else None, headers=headers,

@@ -101,14 +101,17 @@ class DoorProcess:
 
 
 @asynccontextmanager
-async def door_process(config: Config) -> AsyncIterator[DoorProcess]:
-    """Run the door's process with both sockets; it has ended afterwards, and has said what was expected."""
+async def door_process(config: Config, module: str = "tests.support.http_neighbour") -> AsyncIterator[DoorProcess]:
+    """Run the door's process with both sockets; it has ended afterwards, and has said what was expected.
+
+    It takes who comes from the loopback for a neighbour; `zentrid.http` is the process as it is on the device.
+    """
     http, terminal = listening(), listening()
     config = replace(config, http_fd=http.fileno(), terminal_fd=terminal.fileno())
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "zentrid.http",
+        module,
         stdin=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=(http.fileno(), terminal.fileno()),

@@ -6,13 +6,21 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = {"U": "tests/unit/update", "H": "tests/unit/http", "S": "tests/server", "B": "tests/board"}
-NAMED = re.compile(r"`([USBH])/([\w/]+\.py)::(test_\w+)`")
+FOLDERS = {
+    "U": "tests/unit/update",
+    "H": "tests/unit/http",
+    "C": "tests/unit/core",
+    "S": "tests/server",
+    "B": "tests/board",
+}
+NAMED = re.compile(r"`([USBHC])/([\w/]+\.py)::(test_\w+)`")
 ROWS = (
     "arbitrary software", "unverified boot", "boot script replaced", "rollback of a bundle", "return to a vulnerable slot",
     "freeze", "replay", "fast-forward", "mix and match", "endless data, bomb", "slow retrieval", "wrong product or board",
     "stolen online keys", "release or root key lost", "no or wrong certificate", "check and use differ", "parser bugs", "clock",
-    "factory reset, then downgrade", "attacker on the network", "page of another site in the owner's browser",
+    "factory reset, then downgrade", "attacker on the network",
+    "something on the device itself: the application, a redirect, a worker in wrong hands",
+    "page of another site in the owner's browser",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The bytes that follow a command line on a session: read as they are, with an end to waiting.
 
 A line says how many bytes follow it. They are never taken as commands, whatever becomes of the command: what a command that
-failed has not read is thrown away before the next line is looked at.
+failed has not read is thrown away before the next line is looked at. After a line that cannot be taken apart nobody knows how
+many they are; then all that keeps coming is thrown away.
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ class LinePayload:
         return bytes(data)
 
     async def drop(self) -> None:
-        """Throw away what was announced and not read."""
+        """Throw away what was announced and not read; if the line could not say how much, what keeps coming."""
+        if self._left is None:
+            while await self._next(_PIECE_BYTES, self._drop_silence_s):
+                pass
+            self._count(0)
         while self._left:
             if not await self._next(min(self._left, _PIECE_BYTES), self._drop_silence_s):
                 self._count(0)
@@ -97,7 +102,8 @@ class LinePayload:
                 # An LF after the line's CR is the line's, and does not count: there may be one byte more to take.
                 piece, self._first = self._first(piece), None
             if piece:
-                self._count((self._left or 0) - len(piece))
+                if self._left is not None:
+                    self._count(self._left - len(piece))
                 return piece
 
     def _show(self, piece: bytes) -> None:

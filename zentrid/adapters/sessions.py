@@ -13,7 +13,7 @@ from zentrid.adapters.console import READ_BYTES, Door, SerialDoor, SocketDoor, b
 from zentrid.adapters.incoming import Incoming
 from zentrid.adapters.payload import LinePayload
 from zentrid.adapters.terminal import Terminal
-from zentrid.commands.call import ECHO, HEADER, PROMPT, Answer, SessionState
+from zentrid.commands.call import BUFFERED, ECHO, HEADER, PRINT_LEVEL, PROMPT, Answer, SessionState
 from zentrid.commands.context import Context
 from zentrid.commands.execute import Executor, failure
 from zentrid.commands.help import complete
@@ -31,7 +31,7 @@ MAX_HELLO_BYTES: Final = 32
 MAX_TYPED_AHEAD_BYTES: Final = 16 * 1024
 _REOPEN_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _CTRL_C: Final = b"\x03"
-_MACHINE_HELLOS: Final = (b"machine", b"once")
+_MACHINE_HELLOS: Final = (b"machine", b"once", b"once-all")
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +75,11 @@ class Session:
             with suppress(asyncio.CancelledError):
                 await pump
             self._door.close()
+
+    def show_all(self) -> None:
+        """Keep no log text back in this session, whatever the settings say."""
+        self._state.set(PRINT_LEVEL, "all")
+        self._state.set(BUFFERED, value=False)
 
     def announce(self, text: str) -> None:
         """Show lines that no command asked for."""
@@ -142,6 +147,8 @@ class Session:
         if event is Event.END:
             return self._idle_s is None  # a serial line has nobody who could open it again
         answer: Answer | None = None
+        if event in (Event.OVERFLOW, Event.INVALID) and (payload := self._payload_of(line)) is not None:
+            await payload.drop()
         if event is Event.OVERFLOW:
             answer = failure(Code.BUFFER_OVERFLOW, f"The line is longer than {MAX_LINE_BYTES} bytes; nothing was done.")
         elif event is Event.INVALID:
@@ -161,8 +168,7 @@ class Session:
             self._editor.remember(line)
         self._interrupt = asyncio.Event()
         self._interruptible = self._executor.interruptible(line)
-        if self._executor.takes_payload(line):
-            self._payload = LinePayload(self._incoming, self._editor.without_line_feed, self._echo, self._noticed)
+        self._payload = self._payload_of(line)
         self._task = asyncio.create_task(
             self._executor.execute(line, self._state, self._terminal, self._interrupt, self._payload), name="command"
         )
@@ -179,6 +185,12 @@ class Session:
         finally:
             self._task.cancel()
             self._task = self._interrupt = self._payload = None
+
+    def _payload_of(self, line: str) -> LinePayload | None:
+        """Return what follows the line, if its command is one that bytes may follow."""
+        if not self._executor.takes_payload(line):
+            return None
+        return LinePayload(self._incoming, self._editor.without_line_feed, self._echo, self._noticed)
 
     def _echo(self, data: bytes) -> None:
         if self._state.flag(ECHO):
@@ -298,14 +310,17 @@ class CommandServer:
     async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             hello, first = await read_hello(reader)
-            door, machine, once = SocketDoor(reader, writer, first), hello in _MACHINE_HELLOS, hello == b"once"
+            door, machine, once = SocketDoor(reader, writer, first), hello in _MACHINE_HELLOS, hello[:4] == b"once"
             if len(self._sessions) - self._serial_open >= self._max_sessions:
                 state = SessionState(self.executor.ctx.settings.values, machine=machine)
                 terminal = Terminal(door, state, safe_mode=self.executor.ctx.safe_mode)
                 terminal.answer(failure(Code.FAILED, f"{self._max_sessions} sessions are open already; close one."))
                 await door.drain()
             else:
-                await self._serve(Session(door, self.executor, machine=machine, once=once, idle_s=self._idle_s))
+                session = Session(door, self.executor, machine=machine, once=once, idle_s=self._idle_s)
+                if hello == b"once-all":
+                    session.show_all()
+                await self._serve(session)
         finally:
             writer.close()
 
@@ -314,7 +329,8 @@ async def read_hello(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Return the word that a connection begins with, and the bytes that came after that; a person sends no word.
 
     A program says first of all: NUL, `machine`, LF. NUL, `once`, LF: the same, and nothing is carried out after the first
-    line, whatever bytes follow it. NUL, `human`, LF saves a person the short wait for it.
+    line, whatever bytes follow it; `once-all` also shows all log text at once. NUL, `human`, LF saves a person the short wait
+    for it.
     """
     data = b""
     with suppress(TimeoutError, OSError):

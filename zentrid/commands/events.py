@@ -67,6 +67,6 @@ COMMANDS = (
         options=(Option("n", "end after so many events", "count"),),
         timeout_s=None,
         interruptible=True,
-        ends_with_session=True,
+        ends_with_session=lambda _given: True,
     ),
 )

@@ -85,13 +85,20 @@ class Executor:
 
     def ends_with_session(self, line: str) -> bool:
         """Tell whether the line's command has no end of its own."""
-        command = self._command_of(line)
-        return command is not None and command.ends_with_session
+        try:
+            found = self.registry.find(split_words(line))
+            return found is not None and found[0].ends_with_session(found[0].signature.parse(found[1], found[0].name))
+        except CommandError:
+            return False
 
     def takes_payload(self, line: str) -> bool:
-        """Tell whether bytes may follow the line."""
-        command = self._command_of(line)
-        return command is not None and command.payload_size is not None
+        """Tell whether bytes may follow the line, even if the rest of it cannot be taken apart."""
+        try:
+            words = split_words(line)
+        except CommandError:
+            words = line.replace('"', " ").split()
+        found = self.registry.find(words)
+        return found is not None and found[0].payload_size is not None
 
     def _command_of(self, line: str) -> Command | None:
         try:

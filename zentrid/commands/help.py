@@ -8,7 +8,7 @@ from zentrid.commands.call import Call
 from zentrid.commands.context import Context
 from zentrid.commands.registry import Command, Registry
 from zentrid.core.framing import TEXTS, Code
-from zentrid.core.grammar import Argument, CommandError
+from zentrid.core.grammar import Argument, Arguments, CommandError
 from zentrid.core.variables import Bool, Choice, Variable
 
 _TOPICS = ("commands", "variables")
@@ -70,8 +70,11 @@ def manual_rows(command: Command) -> list[tuple[str, str]]:
 
 def ending(command: Command) -> str:
     """Return how a command ends, in a sentence: by itself, in time, or when it is told to."""
-    if command.ends_with_session:
+    if command.ends_with_session(Arguments()):
         return "Goes on until Ctrl-C, or until the session ends."
+    endless = [f"-{o.letter}" for o in command.options if command.ends_with_session(Arguments(options={o.letter: ""}))]
+    if endless:
+        return f"Ends by itself; with {' or '.join(endless)} it goes on until Ctrl-C, or until the session ends."
     if command.timeout_s is None:
         return "Ends by its own limits; Ctrl-C ends it early."
     return f"Given up after {command.timeout_s:g} s."

@@ -110,6 +110,7 @@ COMMANDS = (
         "http_get http://192.168.1.5:8000/state.json",
         "hge",
         (_URL,),
+        web_addresses=True,
         safe_mode=False,
     ),
     Command(
@@ -124,6 +125,7 @@ COMMANDS = (
             Option("o", "do not send yet: 'stream_write' adds bytes, 'http_read_status' sends"),
         ),
         safe_mode=False,
+        web_addresses=True,
         payload_size=lambda given: given.options.get("l", "0"),
     ),
     Command(
@@ -144,5 +146,6 @@ COMMANDS = (
         (_URL, Argument("file", "the name that it gets")),
         (Option("c", "CRC-16 of its bytes in hexadecimal; one that has another is not kept", "crc"),),
         timeout_s=MAX_S,
+        web_addresses=True,
     ),
 )

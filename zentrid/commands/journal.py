@@ -44,6 +44,6 @@ COMMANDS = (
         ),
         timeout_s=None,
         interruptible=True,
-        ends_with_session=True,
+        ends_with_session=lambda given: given.flag("f"),
     ),
 )

@@ -126,6 +126,7 @@ COMMANDS = (
                 choices=("cancel", "upload"),
             ),
         ),
+        web_addresses=True,
         options=(
             Option("f", "install even if that version runs already"),
             Option("b", "a certain version", "version"),

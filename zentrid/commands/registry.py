@@ -33,8 +33,10 @@ class Command:
     """Given up after so long; None: the command has its own limits."""
     interruptible: bool = False
     """Looks at `call.interrupt` itself; others are simply ended by Ctrl-C."""
-    ends_with_session: bool = False
-    """Has no end of its own, so it is ended when nobody can type Ctrl-C any more."""
+    ends_with_session: Callable[[Arguments], bool] = lambda _given: False
+    """Tells whether it has no end of its own as it was called: then it is ended when nobody can type Ctrl-C any more."""
+    web_addresses: bool = False
+    """Takes an address on a web server, which may hold a password or a token: then it never reaches history or logs."""
     payload_size: Callable[[Arguments], str] | None = None
     """Bytes may follow its line: tells how many the line announces, as it was typed. They are no lines, and no Ctrl-C."""
     notes: str = ""
@@ -139,9 +141,11 @@ class Registry:
             words = line.replace('"', " ").split()
         found = self.find(words)
         if found is None:  # mistyped; only keep what surely is no mistyped claim or password
-            return any(part in line.lower() for part in ("claim", "dms", "passw", "token", "secret"))
+            return any(part in line.lower() for part in ("claim", "dms", "passw", "token", "secret", "@", "?"))
         command, rest = found
         if command.name == "set":
             variable = self.variables.find(rest)
             return "passw" in line.lower() if variable is None else variable[0].secret
+        if command.web_addresses and any(mark in word for word in rest for mark in "@?"):  # they need no scheme
+            return True
         return any(a.secret for a in command.arguments) and len(rest) > 0

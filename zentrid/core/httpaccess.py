@@ -7,7 +7,8 @@ cannot hide from which page a request comes without leaving the proof out that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -59,12 +60,39 @@ def _swapped(number: int) -> int:
     return int.from_bytes(number.to_bytes(4, "little"), "big")
 
 
-def is_near(peer: str, networks: Sequence[Network]) -> bool:
-    """Tell whether an address is the device itself, on the same link, or in one of the device's own networks."""
+def own_addresses(trie: str, addresses6: str) -> frozenset[Address]:
+    """Return the device's own addresses, as /proc/net/fib_trie and /proc/net/if_inet6 tell them."""
+    found: set[Address] = set()
+    last: Address | None = None
+    for line in trie.splitlines():
+        mark, _, rest = line.strip().partition(" ")
+        if mark == "|--":
+            last = parse_address(rest)
+        elif last is not None and (mark, rest) == ("/32", "host LOCAL"):
+            found.add(last)
+    for line in addresses6.splitlines():
+        with suppress(IndexError, ValueError):
+            found.add(IPv6Address(int(line.split()[0], 16)))
+    return frozenset(found)
+
+
+def is_itself(peer: str, local: str, own: Collection[Address] = ()) -> bool:
+    """Tell whether a connection comes from the device itself; `local` is the address at which it came in.
+
+    A program on the device has no more rights than its user. Reaching the door from inside must not give it the owner's.
+    """
     address = parse_address(peer)
     if address is None:
         return False
-    return any(address in network for network in (*_LOOPBACK, *_LINK_LOCAL, *networks))
+    return address == parse_address(local) or address in own or any(address in network for network in _LOOPBACK)
+
+
+def is_near(peer: str, networks: Sequence[Network]) -> bool:
+    """Tell whether an address is on the same link, or in one of the device's own networks."""
+    address = parse_address(peer)
+    if address is None:
+        return False
+    return any(address in network for network in (*_LINK_LOCAL, *networks))
 
 
 def source_of(peer: str) -> str:

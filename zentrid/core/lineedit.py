@@ -33,9 +33,9 @@ class Event(Enum):
     END = "end"
     """Ctrl-D on an empty line."""
     OVERFLOW = "overflow"
-    """A line longer than `MAX_LINE_BYTES` has ended; all of it was thrown away."""
+    """A line longer than `MAX_LINE_BYTES` has ended; only its beginning is known, and must not be carried out."""
     INVALID = "invalid"
-    """A line with bytes that are not UTF-8 has ended; all of it was thrown away."""
+    """A line with bytes that are not UTF-8 has ended; only the others are known, and must not be carried out."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ class LineEditor:
     def _finish(self, output: bytearray) -> tuple[Event, str]:
         self._flush_partial()
         if self._overflow:
-            event, line = Event.OVERFLOW, ""
+            event, line = Event.OVERFLOW, self.text
         elif self._invalid:
-            event, line = Event.INVALID, ""
+            event, line = Event.INVALID, self.text
         else:
             event, line = Event.LINE, self.text
         self._start()

@@ -21,6 +21,8 @@ MAX_LOG_LINES: Final = 500
 MAX_DATA_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 16 * 1024
 _HELLO: Final = b"\0machine\n"
+_HELLO_WITH_DATA: Final = b"\0once-all\n"
+"""One line only: what its command does not take of the bytes behind it is no command. It shows all, and needs no prelude."""
 _PRELUDE: Final = (b"set system.print_level all", b"set system.cmd.buffered 0")
 """A session begins with the device's settings, and these must not keep reasons or events back. They end with the session."""
 
@@ -127,12 +129,14 @@ class Console:
         except OSError as error:
             raise ConsoleError("the command line is not running now; try again in a moment") from error
         try:
-            writer.write(_HELLO + b"".join(line + b"\r\n" for line in (*_PRELUDE, *lines)) + data)
+            prelude = () if data else _PRELUDE
+            hello = _HELLO_WITH_DATA if data else _HELLO
+            writer.write(hello + b"".join(line + b"\r\n" for line in (*prelude, *lines)) + data)
             if last:
                 writer.write_eof()
             async with aclosing(_frames(reader)) as frames:
                 async with asyncio.timeout(CONNECT_S):
-                    for _ in _PRELUDE:
+                    for _ in prelude:
                         await _answer(frames)
                 yield frames
         except TimeoutError as error:

@@ -11,10 +11,13 @@ from typing import Final
 
 from zentrid.core.account import basic_credentials
 from zentrid.core.httpaccess import (
+    Address,
     Network,
     connected_networks,
+    is_itself,
     is_near,
     is_own_name,
+    own_addresses,
     refused_page,
     source_of,
 )
@@ -24,6 +27,7 @@ from zentrid.http.config import Config
 NETWORKS_S: Final = 10.0
 ROUTES: Final = Path("/proc/net/route")
 ADDRESSES6: Final = Path("/proc/net/if_inet6")
+TRIE: Final = Path("/proc/net/fib_trie")
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ class Access:
     secure: bool = False
     limits: Limits = field(default_factory=Limits)
     networks: tuple[Network, ...] = ()
+    own: frozenset[Address] = frozenset()
     tell: Callable[[str], None] = lambda _sentence: None
     """Hears what the device's log should know."""
     _networks_s: float = float("-inf")
 
-    async def judge(self, peer: str, headers: Mapping[str, str], *, acts: bool) -> Refused | None:
-        """Return why a request is refused; None: it may go on. `acts`: it is more than looking at a page."""
+    async def judge(self, peer: str, headers: Mapping[str, str], *, local: str, acts: bool) -> Refused | None:
+        """Return why a request is refused; None: it may go on.
+
+        `peer` and `local` are the connection's two ends; `acts`: it is more than looking at a page.
+        """
         now_s = time.monotonic()
         if self.limits.too_many(source_of(peer), now_s):
             return Refused(429, "too many requests; wait a moment", {"Retry-After": "1"})
@@ -56,19 +64,20 @@ class Access:
             return Refused(
                 421, "the device does not know this name; use its address, or add the name to http.server.hostname"
             )
-        refusal = await self._judge_person(peer, headers)
+        refusal = await self._judge_person(peer, local, headers)
         if refusal is None and acts:
             why = refused_page(headers, secure=self.secure, origins=self.config.origins)
             refusal = None if why is None else Refused(403, why)
         return refusal
 
-    async def _judge_person(self, peer: str, headers: Mapping[str, str]) -> Refused | None:
+    async def _judge_person(self, peer: str, local: str, headers: Mapping[str, str]) -> Refused | None:
         if not self.config.account.complete:
-            if await self.near(peer):
+            if await self.near(peer, local):
                 return None
             return Refused(
                 403,
-                "until http.server.username and http.server.password are set, the device answers to its own network only",
+                "until http.server.username and http.server.password are set, the device answers to its own network only, "
+                "and not to itself",
             )
         wait_s = self.locked_s(peer)
         if wait_s:
@@ -96,24 +105,24 @@ class Access:
             self.tell(f"wrong passwords from {source_of(peer)}: not listened to for {self.locked_s(peer):.0f} s")
         return False
 
-    async def near(self, peer: str) -> bool:
-        """Tell whether an address is in one of the device's own networks."""
+    async def near(self, peer: str, local: str) -> bool:
+        """Tell whether a connection comes from another machine in one of the device's own networks."""
         now_s = time.monotonic()
         if now_s - self._networks_s >= NETWORKS_S:
-            self.networks = await asyncio.to_thread(_read_networks)
+            self.networks, self.own = await asyncio.to_thread(_read_networks)
             self._networks_s = now_s
-        return is_near(peer, self.networks)
+        return is_near(peer, self.networks) and not is_itself(peer, local, self.own)
 
     def quiet(self) -> bool:
         """Tell whether nothing would be lost if the process ended."""
         return self.limits.quiet(time.monotonic())
 
 
-def _read_networks() -> tuple[Network, ...]:
+def _read_networks() -> tuple[tuple[Network, ...], frozenset[Address]]:
     texts = []
-    for path in (ROUTES, ADDRESSES6):
+    for path in (ROUTES, ADDRESSES6, TRIE):
         try:
             texts.append(path.read_text("ascii", "replace"))
         except OSError:  # no such protocol here
             texts.append("")
-    return connected_networks(texts[0], texts[1])
+    return connected_networks(texts[0], texts[1]), own_addresses(texts[2], texts[1])

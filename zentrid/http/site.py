@@ -157,7 +157,10 @@ class Site:
             return Refused(400, "a header is not valid UTF-8")
         if request.method == "OPTIONS" and is_api(request.path) and self._allowed_origin(request):
             return None  # a browser asks without the password whether it may ask with it
-        refused = await self.access.judge(request.remote or "", request.headers, acts=acts)
+        if request.transport is None:
+            return Refused(408, "the connection is gone")
+        local = str((request.transport.get_extra_info("sockname") or ("",))[0])
+        refused = await self.access.judge(request.remote or "", request.headers, local=local, acts=acts)
         if refused is None and is_api(request.path) and not self.access.config.api_enabled:
             return Refused(403, "the command interface is off (http.server.api_enabled)")
         return refused

@@ -179,7 +179,8 @@ class TcpTerminal:
         """Serve one connection until its end. Raises OSError, TimeoutError."""
         reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_BYTES)
         try:
-            if await self._admitted(reader, writer, peer):
+            local = str((connection.getsockname() or ("",))[0])
+            if await self._admitted(reader, writer, peer, local):
                 await self._sockets.lasting(self._bridge(reader, writer))
         finally:
             writer.transport.abort()
@@ -191,12 +192,16 @@ class TcpTerminal:
         except ZentriError as error:
             await _say(writer, f"{error}\r\n")
 
-    async def _admitted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> bool:
+    async def _admitted(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str, local: str
+    ) -> bool:
         if not self._access.config.account.complete:
-            if await self._access.near(peer):
+            if await self._access.near(peer, local):
                 return True
             await _say(
-                writer, "Only the device's own network may come in until a user name and a password are set.\r\n"
+                writer,
+                "Only the device's own network, and not the device itself, may come in "
+                "until a user name and a password are set.\r\n",
             )
             return False
         typed = _Typed(reader)

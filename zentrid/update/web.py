@@ -19,7 +19,6 @@ from typing import Final
 
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
-from urllib3.util import make_headers
 
 from zentrid.core.weburl import MAX_REDIRECTS, UrlError, WebUrl
 from zentrid.update.errors import DmsUnreachableError, PayloadError, UpdateError, printable
@@ -245,8 +244,7 @@ class WebFile:
     def _ask(self, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         url = self._final
         headers = {**self._headers, **headers}
-        if url.credentials:
-            headers |= make_headers(basic_auth=url.credentials)
+        headers |= url.authorization
         while True:
             if self._clock() >= self._deadline_s:
                 raise WebError(f"there was no time left for {self._url}; try again on a better connection")

@@ -122,7 +122,13 @@ async def test_what_a_stream_gives_is_bytes_in_a_block(device: Device) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"file_create ../a 24", b"file_create a 24 1 xyz", b"write 5 24", b"http_post -l 24 ftp://x text/plain"]
+    "line",
+    [
+        b"file_create ../a 24",
+        b"file_create a 24 1 xyz",
+        b"write 5 24",
+        b"http_post -l 24 ftp://x text/plain",
+    ],
 )
 async def test_bytes_of_a_line_that_failed_are_no_commands(device: Device, line: bytes) -> None:
     async with session(device) as door:
@@ -132,6 +138,29 @@ async def test_bytes_of_a_line_that_failed_are_no_commands(device: Device, line:
         assert (await answer(door))[1].body == b"Set OK\r\n"
         assert device.settings.values["system.name"] == "right"
         assert not door.output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"file_create my notes.txt 24", b"fcr a 24 1 2 3 4", b"file_create -x a 24", b"file_create a", b'file_create "a 24',
+        b"file_create a\xff 24", b"file_create a 24 " + b"x" * 3000, b"write 0 -24", b"http_post -l",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("machine", [True, False])
+async def test_bytes_of_a_line_that_does_not_say_how_many_are_no_commands(
+    device: Device, line: bytes, machine: bool
+) -> None:
+    async with session(device, machine=machine) as door:
+        door.type(line + b"\r\nset system.name captured\r\nreboot\r\n")
+        await asyncio.sleep(0.05)
+        door.type(b"set system.name captured\r\n")  # still coming
+        await asyncio.sleep(0.3)
+        assert device.settings.values["system.name"] == ""
+        door.type(b"set system.name right\r\n")
+        await door.until(b"Set OK\r\n")
+        assert device.settings.values["system.name"] == "right"
+    assert device.power.reboots == []
 
 
 async def test_bytes_that_are_too_many_are_thrown_away_as_long_as_they_come(device: Device) -> None:
@@ -237,6 +266,20 @@ async def test_a_session_for_one_line_carries_out_no_other(device: Device) -> No
             while not door.closed:
                 await asyncio.sleep(0.001)
     assert device.settings.values["system.name"] == ""
+
+
+async def test_what_has_an_end_ends_by_itself_when_nothing_more_is_typed(device: Device) -> None:
+    def append() -> None:
+        device.log.parent.mkdir(exist_ok=True)
+        device.log.write_text("a line\n")
+
+    await asyncio.to_thread(append)
+    for line, code, body in ((b"log -n 5", 0, b"a line\r\n"), (b"log -f", 1, b"Command failed\r\n")):
+        async with session(device) as door:
+            door.type(line + b"\r\n")
+            door.type(b"")
+            _, found = await answer(door)
+            assert (found.code, found.body) == (code, body), line
 
 
 @pytest.mark.parametrize(("word", "answers"), [(b"machine", 2), (b"once", 1)])

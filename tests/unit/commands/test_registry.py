@@ -172,6 +172,15 @@ async def test_blank_lines_are_nothing(call: Caller) -> None:
         ('dms claim me "unclosed', True),
         ("dsm claim me pw", True),
         ("set wlan.password pw", True),
+        ("http_get http://192.168.1.5/state", False),
+        ("http_get admin:secret@192.168.1.5/state", True),
+        ("hge 192.168.1.5/state?token=1", True),
+        ("http_post -l 3 me:pw@h text/plain", True),
+        ("http_download me:pw@h file", True),
+        ("htp_get admin:pw@192.168.1.5/state", True),
+        ('http_get "me:pw@h', True),
+        ("ota -u me:pw@h/new.zb", True),
+        ("ota -fu h/new.zb?key=1", True),
     ],
 )
 def test_lines_with_secrets_are_recognised(line: str, secret: bool) -> None:

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zentrid.core.account import Account, basic_credentials
-from zentrid.core.httpaccess import connected_networks, host_name, is_near, is_own_name, refused_page, source_of
+from zentrid.core.httpaccess import (
+    connected_networks,
+    host_name,
+    is_itself,
+    is_near,
+    is_own_name,
+    own_addresses,
+    refused_page,
+    source_of,
+)
 from zentrid.core.lockout import BURST, FORGET_S, FREE_TRIES, LONGEST_LOCK_S, MAX_SOURCES, REQUESTS_S, Limits
 
 ROUTES = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
@@ -32,15 +41,53 @@ def test_the_devices_own_networks_are_those_without_a_gateway():
     assert connected_networks("", "") == ()
     # A route to everywhere that needs no gateway (a point-to-point link) makes nobody a neighbour.
     assert connected_networks(ROUTES.replace("0202000A\t0003", "00000000\t0001"), "") == (ip_network("10.0.2.0/24"),)
-    for near in ("10.0.2.2", "::ffff:10.0.2.2", "127.0.0.1", "::1", "169.254.9.9", "fe80::7%eth0", "fd00::9"):
+    for near in ("10.0.2.2", "::ffff:10.0.2.2", "169.254.9.9", "fe80::7%eth0", "fd00::9"):
         assert is_near(near, networks), near
-    for far in ("10.0.3.2", "172.16.0.1", "8.8.8.8", "::ffff:8.8.8.8", "2001:db8::1", "fd01::1", "", "nonsense"):
+    for far in (
+        "10.0.3.2",
+        "172.16.0.1",
+        "8.8.8.8",
+        "::ffff:8.8.8.8",
+        "2001:db8::1",
+        "fd01::1",
+        "127.0.0.1",
+        "",
+        "nonsense",
+    ):
         assert not is_near(far, networks), far
 
 
+TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 10.0.2.0/24 2 0 2
+        |-- 10.0.2.0
+           /24 link UNICAST
+        |-- 10.0.2.15
+           /32 host LOCAL
+        |-- 10.0.2.255
+           /32 link BROADCAST
+"""
+
+
+def test_the_device_itself_is_no_neighbour():
+    own = own_addresses(TRIE, ADDRESSES6)
+    for itself in (
+        "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.2.15", "::ffff:10.0.2.15",
+        "fd00::5054:0:0:1", "fe80::5054:ff:fe00:1%eth0",
+    ):  # fmt: skip
+        assert is_itself(itself, "192.168.7.7", own), itself
+    # What the tables do not tell yet is known by the connection: both ends are the same.
+    assert is_itself("::ffff:192.168.7.7", "192.168.7.7")
+    for other in ("10.0.2.2", "10.0.2.255", "fd00::9", "fe80::7%eth0", "", "nonsense"):
+        assert not is_itself(other, "10.0.2.15", own), other
+
+
 @given(st.text(), st.text())
-def test_no_table_of_the_kernel_raises(routes: str, addresses: str):
-    connected_networks(routes, addresses)
+def test_no_table_of_the_kernel_raises(table: str, addresses: str):
+    connected_networks(table, addresses)
+    own_addresses(table, addresses)
 
 
 def test_sources():

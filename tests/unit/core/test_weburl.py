@@ -1,5 +1,7 @@
 """Addresses: what is taken, what is shown, where a redirect may lead."""
 
+from contextlib import suppress
+
 import pytest
 
 from zentrid.core.weburl import UrlError, hide_secrets, is_url, parse_url
@@ -11,6 +13,11 @@ def test_the_parts():
     assert (url.path, url.credentials) == ("/r/new.zb?key=1", "me:pa@ss")
     assert parse_url("http://[::1]").origin == ("http", "::1", 80)
     assert parse_url("http://h").path == "/"
+
+
+def test_every_password_can_be_sent():
+    assert parse_url("http://me:p%C3%A4%E2%82%AC@h/").authorization == {"Authorization": "Basic bWU6cMOk4oKs"}
+    assert parse_url("http://h/").authorization == {}
 
 
 def test_what_is_shown_holds_no_secret():
@@ -51,7 +58,28 @@ def test_redirects_never_carry_a_password_to_another_server(location: str, there
     assert (str(url), url.credentials) == (there, credentials)
 
 
-@pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://h/", "", "http://h:x/"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "127.1", "127.9.9.9", "0", "0.0.0.0", "2130706433", "0x7f.1", "0x7f000001", "localhost", "a.localhost.",
+        "LOCALHOST", "[::1]", "[::]", "[::ffff:127.0.0.1]", "169.254.1.1", "[fe80::1]", "127.0.0.1.",
+    ],
+)  # fmt: skip
+def test_no_other_server_leads_to_the_device_itself(host: str):
+    for at in ("http://server/", "https://192.168.1.5/a", "http://[fd00::1]/"):
+        with pytest.raises(UrlError, match=r"itself|no server"):
+            parse_url(at).redirected(f"http://{host}/command/reboot")
+    with suppress(UrlError):  # some are no address in any place
+        here = parse_url(f"http://{host}:8000/a")
+        assert str(here.redirected(f"http://{host}/b")).endswith("/b")
+
+
+@pytest.mark.parametrize("host", ["192.168.1.6", "10.0.2.2", "[fd00::2]", "host1", "3d.example", "localhost.example"])
+def test_other_servers_may_be_led_to(host: str):
+    assert str(parse_url("http://server/").redirected(f"http://{host}/b")) == f"http://{host}/b"
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://h/", "", "http://h:x/", "http://[::1", "//["])
 def test_redirects_that_lead_nowhere(location: str):
     if location:
         with pytest.raises(UrlError):

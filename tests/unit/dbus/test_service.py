@@ -99,6 +99,17 @@ async def test_reasons_come_whatever_the_device_shows_its_other_sessions(device:
         assert device.settings.values.text("system.print_level") == "none"
 
 
+async def test_bytes_behind_a_line_are_no_commands(device: Device, tmp_path: Path) -> None:
+    device.settings.values.set("system.print_level", "none")
+    async with serving(device, tmp_path) as (service, _):
+        for line in ("file_create my notes.txt 8", "file_creat a 8", "version"):
+            code, _, log = await service.call("CommandData", (line, list(b"reboot\r\n")))
+            assert (code == 0) is (line == "version")
+            assert log or not code, line
+        assert (await service.call("CommandData", ("file_create a 8", list(b"reboot\r\n"))))[0] == 0
+    assert device.power.reboots == []
+
+
 @pytest.mark.parametrize(
     "line", ["get all\nreboot", "get all\rreboot", "version\x03", "", "   ", "x" * 2049, "\0machine"]
 )

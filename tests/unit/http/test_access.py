@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess
+from tests.support.httpdoor import DoorProcess, console, door_process
 from tests.unit.http.conftest import basic
 from zentrid.core.lockout import FREE_TRIES
 from zentrid.http.access import Access
@@ -15,6 +16,7 @@ from zentrid.http.config import Config
 from zentrid.http.link import Links
 from zentrid.http.terminal import Sockets, TcpTerminal
 
+HERE = "10.0.2.15"
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/130.0"}
 
 
@@ -57,16 +59,39 @@ async def test_strangers_of_other_networks_wait_for_an_account():
     access = Access(Config())
     host = {"Host": "10.0.2.15"}
     for far in ("8.8.8.8", "2001:db8::1"):
-        refused = await access.judge(far, host, acts=False)
+        refused = await access.judge(far, host, local=HERE, acts=False)
         assert refused is not None
         assert refused.status == 403
         assert "http.server.username" in refused.sentence
-    assert await access.judge("fe80::1%eth0", host, acts=True) is None
+    assert await access.judge("fe80::1%eth0", host, local=HERE, acts=True) is None
     access.config = Config(username="u", password="p")
-    assert await access.judge("8.8.8.8", host | basic("u", "p"), acts=True) is None
-    refused = await access.judge("127.0.0.1", host, acts=True)
+    assert await access.judge("8.8.8.8", host | basic("u", "p"), local=HERE, acts=True) is None
+    refused = await access.judge("127.0.0.1", host, local="127.0.0.1", acts=True)
     assert refused is not None
     assert refused.status == 401
+
+
+async def test_the_device_itself_commands_nothing(device: Device, tmp_path: Path):
+    """A redirect to the loopback, the application or a worker in wrong hands would else have the owner's rights."""
+    access = Access(Config())
+    for itself in ("127.0.0.1", "::1", "::ffff:169.254.7.7", "169.254.7.7"):
+        refused = await access.judge(itself, {"Host": "169.254.7.7"}, local="169.254.7.7", acts=False)
+        assert refused is not None, itself
+        assert refused.status == 403
+        assert "not to itself" in refused.sentence
+    async with console(device, tmp_path / "console.sock") as path:
+        config = Config(console=str(path))
+        async with door_process(config, "zentrid.http") as door, aiohttp.ClientSession(door.url) as client:
+            for agent in ({}, {"User-Agent": "zentrid/1.4.0"}):
+                for there in ("/command/reboot", "/", "/log", "/terminal"):
+                    assert await status(client, agent, there) == 403, there
+                assert await status(client, agent, "/command", "POST") == 403
+            reader, writer = await asyncio.open_connection("127.0.0.1", door.terminal_port)
+            assert b"and not the device itself" in await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            await door.tell(username="u", password="p")
+            assert await status(client, basic("u", "p"), "/command/ver") == 200
+    assert not device.power.reboots
 
 
 async def test_strangers_of_other_networks_get_no_terminal():
@@ -105,13 +130,14 @@ async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: 
 async def test_a_flood_of_requests_is_slowed_down():
     access = Access(Config())
     found = [
-        await access.judge("10.0.2.9" if n else "127.0.0.1", {"Host": "10.0.2.15"}, acts=False) for n in range(300)
+        await access.judge("169.254.2.9" if n else "169.254.2.8", {"Host": "10.0.2.15"}, local=HERE, acts=False)
+        for n in range(300)
     ]
     refused = [one for one in found if one is not None and one.status == 429]
     assert len(refused) >= 50
     assert refused[0].headers["Retry-After"] == "1"
     # Others do not suffer.
-    assert await access.judge("127.0.0.1", {"Host": "10.0.2.15"}, acts=False) is None
+    assert await access.judge("169.254.2.8", {"Host": "10.0.2.15"}, local=HERE, acts=False) is None
 
 
 async def test_names_that_are_not_the_devices_own(door: DoorProcess, client: aiohttp.ClientSession, device: Device):

@@ -64,6 +64,11 @@ class ReadFile:
             self.position += len(data)
             return data
 
+    def unread(self, size_bytes: int) -> None:
+        """Go back by the last bytes read: nobody got them."""
+        with self._lock:
+            self.position -= size_bytes
+
     def close(self) -> None:
         """Let go of it; may be called twice."""
         with self._lock:

@@ -132,7 +132,8 @@ class StreamTable:
         """Close all streams; return what was lost by that. One that cannot be closed does not keep the others open."""
         said = []
         for entry in self.entries():
-            if self._entries.get(entry.handle) is not entry:  # another has closed it while this waited for one before it
+            # Another may have closed it while this waited for one before it.
+            if self._entries.get(entry.handle) is not entry:
                 continue
             try:
                 said.append(await self.close(entry.handle))

@@ -64,7 +64,10 @@ def is_reply(packet: bytes, ident: int, number: int, token: bytes) -> bool:
 
 def addresses(name: str, family: int = socket.AF_UNSPEC) -> list[str]:
     """Return the addresses of a name, by the resolver that updates use. Raises OSError (socket.gaierror)."""
-    found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty or too long for the name system
+        raise socket.gaierror(socket.EAI_NONAME, "not a name") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))[:MAX_ADDRESSES]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from zentrid.core.streams import IDLE_S, MAX_STREAMS, Poll, StreamError, next_handle
+from zentrid.errors import ZentriError
 
 _SWEEP_S: Final = 5.0
 
@@ -128,8 +129,17 @@ class StreamTable:
         return await entry.stream.close()
 
     async def close_all(self) -> list[str]:
-        """Close all streams; return what was lost by that."""
-        return [lost for entry in self.entries() if (lost := await self.close(entry.handle))]
+        """Close all streams; return what was lost by that. One that cannot be closed does not keep the others open."""
+        said = []
+        for entry in self.entries():
+            # Another may have closed it while this waited for one before it.
+            if self._entries.get(entry.handle) is not entry:
+                continue
+            try:
+                said.append(await self.close(entry.handle))
+            except ZentriError as error:
+                said.append(str(error))
+        return [lost for lost in said if lost]
 
     async def _sweep(self) -> None:
         """Close what is idle, for as long as there is anything."""

@@ -28,19 +28,31 @@ from zentrid.core.webrequest import MAX_REQUEST_LINE_BYTES, MAX_S, Head, WebRequ
 from zentrid.core.weburl import MAX_REDIRECTS, UrlError, WebUrl, parse_url
 from zentrid.update.errors import UpdateError
 from zentrid.update.transport import Limits, Pace
-from zentrid.update.web import WebError, innermost, web_trust
+from zentrid.update.web import WebError, innermost
 
 MAX_ADDRESS_SPACE_BYTES: Final = 512 * 1024 * 1024
+MAX_CERTIFICATES_BYTES: Final = 256 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _LIMITS: Final = Limits(total_s=MAX_S, min_rate_bytes_s=1)
 
 
-def trusting(request: WebRequest) -> ssl.SSLContext:
-    """Return a context that knows the system's authorities, the DMS's own, and those that the owner believes."""
-    context = web_trust(Path(request.identity_dir)).checked
-    with suppress(OSError, ssl.SSLError):
-        context.load_verify_locations(request.ca_file)
+def certificates(path: Path) -> str:
+    """Return a file of certificates unparsed; nothing if there is none, or it is no text."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_CERTIFICATES_BYTES).decode("ascii")
+    except (OSError, UnicodeError):
+        return ""
+
+
+def trusting(*pems: str) -> ssl.SSLContext:
+    """Return a context that knows the system's authorities and those in `pems`; a text that holds none is left out."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    for pem in filter(None, pems):
+        with suppress(ssl.SSLError):
+            context.load_verify_locations(cadata=pem)
     return context
 
 
@@ -141,12 +153,14 @@ def run(request: WebRequest, body: bytes, context: ssl.SSLContext, out: BinaryIO
 
 
 def drop_rights(name: str) -> None:
-    """Become a user that may do nothing, and limit what a runaway could take."""
+    """Become a user that may do nothing, and limit what a runaway could take. Raises WebError rather than staying root."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.umask(0o077)
     user = user_to_become(name)
+    if user is None and os.geteuid() == 0:
+        raise WebError(f"there is no user {name} that could ask for this device")
     if user is not None:
         become(user)
 
@@ -155,9 +169,14 @@ def main() -> int:
     """Read the request from standard input and carry it out; return the exit status."""
     request = WebRequest(**json.loads(sys.stdin.buffer.readline(MAX_REQUEST_LINE_BYTES)))
     body = sys.stdin.buffer.read(request.body_bytes)
-    context = trusting(request)
-    drop_rights(request.user)
-    return run(request, body, context, sys.stdout.buffer)
+    # Read while they can be read, parsed without rights: anybody who may send a file may have written ca.pem.
+    pems = [certificates(path) for path in (Path(request.identity_dir) / "dms_ca.crt", Path(request.ca_file))]
+    try:
+        drop_rights(request.user)
+    except WebError as error:
+        sys.stdout.buffer.write(Head(error=str(error)).to_line())
+        return 1
+    return run(request, body, trusting(*pems), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ class MemoryNetwork:
         self.error: NetworkError | None = None
         self.problem: NetworkError | None = None
         self.gateway_there = True
+        self.unconfirmed = False
         self.did: list[str] = []
 
     def trouble(self) -> NetworkError | None:
@@ -234,6 +235,10 @@ class MemoryNetwork:
         """Return what was set."""
         self.did.append(f"asked {gateway}")
         return self.gateway_there
+
+    def confirm(self) -> None:
+        """Remember it."""
+        self.unconfirmed = False
 
     async def _do(self, what: str) -> str:
         await asyncio.sleep(0)
@@ -418,7 +423,7 @@ class Device:
             apps=self.apps,
             uploads=self.uploads,
             files=DeviceFiles(self.store),
-            web=WebClient(WebFiles(folder / "identity", folder / "files/ca.pem"), "zentrid/test"),
+            web=WebClient(WebFiles(folder / "identity", folder / "files/ca.pem"), "zentrid/test", user="nobody"),
             journal=Journal(self.log),
             network=self.network,
             probes=self.probes,

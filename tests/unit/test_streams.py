@@ -104,3 +104,28 @@ async def test_idle_streams_are_closed_and_busy_ones_are_not() -> None:
     await asyncio.sleep(0.05)
     assert table._sweeper is not None
     assert table._sweeper.done()
+
+
+class Slow(Memory):
+    """One that takes a moment to close, and may fail."""
+
+    error: StreamError | None = None
+
+    async def close(self) -> str:
+        await asyncio.sleep(0.02)
+        if self.error is not None:
+            raise self.error
+        return await super().close()
+
+
+async def test_closing_all_while_others_close_too() -> None:
+    table = StreamTable()
+    streams = [Slow("lost 0"), Slow("lost 1"), Slow("lost 2")]
+    for stream in streams:
+        await table.add(stream)
+    streams[0].error = StreamError("stuck")
+    closing = asyncio.create_task(table.close_all())
+    await asyncio.sleep(0)
+    assert await table.close(1) == "lost 1"
+    assert await closing == ["stuck", "lost 2"]
+    assert (table.entries(), [stream.closed for stream in streams]) == ((), [0, 1, 1])

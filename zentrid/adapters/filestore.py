@@ -64,6 +64,11 @@ class ReadFile:
             self.position += len(data)
             return data
 
+    def unread(self, size_bytes: int) -> None:
+        """Go back by the last bytes read: nobody got them."""
+        with self._lock:
+            self.position -= size_bytes
+
     def close(self) -> None:
         """Let go of it; may be called twice."""
         with self._lock:
@@ -198,12 +203,24 @@ class FileStore:
         self._number = 0
 
     def clear(self) -> None:
-        """Remove what was on its way when the power went; a problem is logged."""
+        """Remove what was on its way when the power went, and folders that wait for a first file; a problem is logged."""
         try:
             if self._incoming.exists():
                 shutil.rmtree(self._incoming)
+            if self.top.is_dir():
+                self._remove_empty(self.top, 0)
         except OSError as error:
             log.error("what was left of files on their way cannot be removed (%s)", error.strerror)
+
+    def _remove_empty(self, folder: Path, depth: int) -> None:
+        """Remove the folders below that hold nothing: no command lists one, so nobody could make room for a file."""
+        if depth >= MAX_DEPTH:
+            return
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                self._remove_empty(path, depth + 1)
+                if not any(path.iterdir()):
+                    path.rmdir()
 
     # --- what is there --------------------------------------------------------------------------------------------
     def list(self) -> list[FileInfo]:

@@ -37,6 +37,7 @@ class FileReading:
         self.info = name
         self._file = file
         self._ended = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> Poll:
@@ -44,12 +45,14 @@ class FileReading:
         return Poll.ENDED if self._ended or self._file.position >= self._file.size_bytes else Poll.DATA
 
     async def read(self, size_bytes: int) -> bytes:
-        """Return the next bytes; fewer at the end, where the file is closed."""
+        """Return the next bytes; fewer at the end, where the file is closed. A read that is given up takes none."""
         if self._ended:
             return b""
-        data = await in_thread(partial(self._file.read, size_bytes))
+        # Who gives up gets nothing, so the next one who reads gets these bytes.
+        data = await in_thread(partial(self._file.read, size_bytes), undo=lambda data: self._file.unread(len(data)))
         if len(data) < size_bytes:
-            await self.close()
+            self._ended = True
+            self._closing = asyncio.create_task(in_thread(self._file.close))  # waiting for it could be given up, too
         return data
 
     async def write(self, data: bytes) -> str:
@@ -73,7 +76,7 @@ class FileWriting:
     def __init__(self, file: NewFile) -> None:
         self.info = file.name
         self._file = file
-        self._ended = False
+        self._ended = self._kept = False
 
     @property
     def state(self) -> Poll:
@@ -89,6 +92,7 @@ class FileWriting:
         if self._ended:
             raise FileError(f"'{self.info}' is closed; create it anew.")
         await in_thread(partial(self._file.write, data))
+        self._check_not_given_up()
         if not self._file.complete:
             return ""
         await self.finish()
@@ -96,13 +100,20 @@ class FileWriting:
 
     async def finish(self) -> None:
         """Give the file its name; one that cannot be kept is gone. Nothing to do a second time."""
-        if self._ended:
+        if self._kept:
             return
+        self._check_not_given_up()
         self._ended = True
         try:
             await in_thread(self._file.finish)
+            self._kept = True
         finally:
             await in_thread(self._file.abandon)
+
+    def _check_not_given_up(self) -> None:
+        """Closing needs no leave of a command that writes: what is thrown away must not be called created."""
+        if self._ended:
+            raise FileError(f"'{self.info}' was closed by another command, so it is not kept; create it anew.")
 
     async def close(self) -> str:
         """Give up a file that is not whole."""

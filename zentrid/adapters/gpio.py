@@ -90,6 +90,21 @@ class ButtonWatch:
     def _lines(self) -> Iterator[tuple[Line, _Lamp]]:
         """Take the button's line, and the lamp's if it can be had: a device without a lamp still hears the button."""
         gpiod: Any = self._gpiod or importlib.import_module("gpiod")
+        values = gpiod.line.Value
+        with self.lock:  # who only reads a line takes it for a moment, and must not have these just now
+            line, lamp = self._request(gpiod)
+            self.held = {GPIO_FACTORY_RESET: line, **({} if lamp is None else {GPIO_LED: lamp})}
+        try:
+            yield line, _Lamp(lamp, values.ACTIVE, values.INACTIVE, lambda: self.rests_lit)
+        finally:
+            with self.lock:
+                self.held = {}
+                line.release()
+                if lamp is not None:
+                    lamp.release()
+
+    def _request(self, gpiod: Any) -> tuple[Line, Line | None]:  # noqa: ANN401 - it has no types
+        """Return the lines of button and lamp. Raises OSError if the button's cannot be had."""
         settings, kinds = gpiod.LineSettings, gpiod.line
         line: Line = gpiod.request_lines(
             self._chip, consumer=CONSUMER, event_buffer_size=_EVENTS,
@@ -99,22 +114,16 @@ class ButtonWatch:
         )  # fmt: skip
         lamp: Line | None = None
         try:
-            try:
-                lamp = gpiod.request_lines(
-                    self._chip, consumer=CONSUMER,
-                    config={GPIO_LED: settings(direction=kinds.Direction.OUTPUT, output_value=kinds.Value.INACTIVE)},
-                )  # fmt: skip
-            except OSError as error:
-                log.error("there is no lamp: %s", error)
-            with self.lock:
-                self.held = {GPIO_FACTORY_RESET: line, **({} if lamp is None else {GPIO_LED: lamp})}
-            yield line, _Lamp(lamp, kinds.Value.ACTIVE, kinds.Value.INACTIVE, lambda: self.rests_lit)
-        finally:
-            with self.lock:
-                self.held = {}
-                line.release()
-                if lamp is not None:
-                    lamp.release()
+            lamp = gpiod.request_lines(
+                self._chip, consumer=CONSUMER,
+                config={GPIO_LED: settings(direction=kinds.Direction.OUTPUT, output_value=kinds.Value.INACTIVE)},
+            )  # fmt: skip
+        except OSError as error:
+            log.error("there is no lamp: %s", error)
+        except BaseException:
+            line.release()
+            raise
+        return line, lamp
 
 
 class _Lamp:

@@ -8,13 +8,16 @@ back: a wrong setting that arrives over the network must not end the way by whic
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -41,11 +44,19 @@ FOLDER: Final = Path("/run/zentri/network")
 COME_UP_S: Final = 15.0
 """So long an interface may take: a DHCP server is asked five times, then once more after a pause."""
 GATEWAY_S: Final = 4.0
+TAKEN_S: Final = 1.0
+"""So long another machine may take to say that it has the address already."""
+CONFIRM_S: Final = 60.0
+"""A change to a fixed address without a gateway cannot be checked: so long a person has time to say that it is right."""
 LOOK_S: Final = 0.2
 MAX_FILE_BYTES: Final = 200
 _SCRIPT_NAMES: Final = (b"zentri-dhcp", b"udhcpc", b"sleep")
 _DISCARD_PORT: Final = 9
 _ARP_COMPLETE: Final = 0x2
+_SIOCDARP: Final = 0x8953
+_SOCKADDR_IN: Final = struct.Struct("=HH4s8x")
+_ARPREQ: Final = struct.Struct("=16s52x")
+"""`struct arpreq`: the address; kind, flags, mask and interface stay empty."""
 
 
 class Interface(Protocol):
@@ -59,6 +70,9 @@ class Interface(Protocol):
 
     def neighbour(self, address: str) -> bool:
         """Tell whether a machine with this address answers on the link; asks it, so ask again a moment later."""
+
+    def forget(self, address: str) -> None:
+        """Forget whether that machine was there: what counts is what it says from now on."""
 
 
 class Neighbours:
@@ -78,6 +92,12 @@ class Neighbours:
             return False
         rows = (line.split() for line in lines)
         return any(row[:1] == [address] and len(row) > 2 and int(row[2], 16) & _ARP_COMPLETE for row in rows)
+
+    def forget(self, address: str) -> None:
+        """Remove an address from the table, where one that answered once stays for a long time. Needs root."""
+        ip = _SOCKADDR_IN.pack(socket.AF_INET, 0, socket.inet_aton(address))
+        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, _SIOCDARP, _ARPREQ.pack(ip))
 
 
 class LinkInterface:
@@ -99,6 +119,10 @@ class LinkInterface:
         """Tell whether a machine with this address answers on the link."""
         return self._neighbours.answers(address)
 
+    def forget(self, address: str) -> None:
+        """Forget whether that machine was there."""
+        self._neighbours.forget(address)
+
 
 def end_script(folder: Path, proc: Path = Path("/proc")) -> None:
     """End the process that holds the interface, so that init starts it again. One that has ended by itself does not matter."""
@@ -110,6 +134,14 @@ def end_script(folder: Path, proc: Path = Path("/proc")) -> None:
     if pid > 1 and any(name in command for name in _SCRIPT_NAMES):  # the number may belong to another process by now
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+
+
+@dataclass(eq=False)
+class _Unconfirmed:
+    """A change that is taken back unless somebody says that it is right."""
+
+    before: Plan
+    timer: asyncio.TimerHandle
 
 
 class NetworkControl:
@@ -124,13 +156,15 @@ class NetworkControl:
         end: Callable[[Path], None] = end_script,
         come_up_s: float = COME_UP_S,
         gateway_s: float = GATEWAY_S,
+        confirm_s: float = CONFIRM_S,
     ) -> None:
         """`folder`: what the script and this have in common; `end` makes the script read it anew."""
         self._values = values
         self._interface = interface
         self._folder = folder
         self._end = end
-        self._come_up_s, self._gateway_s = come_up_s, gateway_s
+        self._come_up_s, self._gateway_s, self._confirm_s = come_up_s, gateway_s, confirm_s
+        self._unconfirmed: _Unconfirmed | None = None
         self._generation = 0
         self._plan = DEFAULT
         self._lock = asyncio.Lock()
@@ -155,8 +189,12 @@ class NetworkControl:
 
     def gateway_answers(self, gateway: str) -> bool:
         """Tell whether the gateway is there, within GATEWAY_S. Blocks so long."""
-        give_up_s = time.monotonic() + self._gateway_s
-        while not self._interface.neighbour(gateway):
+        return self._answers(gateway, self._gateway_s)
+
+    def _answers(self, address: str, wait_s: float) -> bool:
+        give_up_s = time.monotonic() + wait_s
+        self._interface.forget(address)
+        while not self._interface.neighbour(address):
             if time.monotonic() > give_up_s:
                 return False
             time.sleep(LOOK_S)
@@ -182,6 +220,23 @@ class NetworkControl:
             log.error("network: the settings cannot take effect (%s)", error)
         self._plan = plan
 
+    @property
+    def unconfirmed(self) -> bool:
+        """Tell whether a change is taken back soon, unless `confirm` is called."""
+        return self._unconfirmed is not None
+
+    def confirm(self) -> None:
+        """Keep a change that could not be checked: a person has come in after it."""
+        self._settle()
+
+    def _settle(self) -> Plan | None:
+        """Take back nothing any more; return what would have come back."""
+        waiting, self._unconfirmed = self._unconfirmed, None
+        if waiting is None:
+            return None
+        waiting.timer.cancel()
+        return waiting.before
+
     async def up(self) -> str:
         """Bring the network up as the settings say; return the address. What is up so already is left alone.
 
@@ -199,10 +254,13 @@ class NetworkControl:
 
     async def _to_its_end(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Carry a change to its end even if nobody waits for it any more: who asked may have come through this network."""
+        return await asyncio.shield(self._spawn(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)
@@ -214,9 +272,17 @@ class NetworkControl:
             plan, before = plan_of(self._values), self._plan
             facts = await asyncio.to_thread(self._interface.network)
             if plan == before and facts is not None and not even_if_up:
+                self.confirm()
                 return facts.ip
+            if facts is not None and await asyncio.to_thread(self._is_taken, plan, facts):
+                raise JoinFailedError(f"Another machine has the address {plan.ip}: change network.static.ip.")
+            # What is not confirmed yet is nothing to go back to.
+            before = self._settle() or before
             trouble = await self._try(plan)
-            if trouble is not None and before not in (plan, DOWN) and facts is not None:
+            goes_back = before not in (plan, DOWN) and facts is not None
+            if trouble is None and goes_back and plan.mode is Mode.STATIC and not plan.gateway:
+                self._wait_for_confirmation(before)
+            if trouble is not None and goes_back:
                 again = await self._try(before)
                 word = "are in use again" if again is None else "are tried again"
                 raise JoinFailedError(
@@ -227,8 +293,31 @@ class NetworkControl:
         facts = await asyncio.to_thread(self._interface.network)
         return "" if facts is None else facts.ip
 
+    def _is_taken(self, plan: Plan, facts: NetworkFacts) -> bool:
+        """Ask in the network of now whether another machine has the address; of other networks nobody can be asked."""
+        if plan.mode is not Mode.STATIC or plan.ip == facts.ip:
+            return False
+        return self._answers(plan.ip, min(TAKEN_S, self._gateway_s))
+
+    def _wait_for_confirmation(self, before: Plan) -> None:
+        timer = asyncio.get_running_loop().call_later(self._confirm_s, lambda: self._spawn(self._take_back()))
+        self._unconfirmed = _Unconfirmed(before, timer)
+
+    async def _take_back(self) -> None:
+        waiting = self._unconfirmed
+        async with self._lock:
+            if waiting is None or self._unconfirmed is not waiting:  # confirmed, or changed again, while this waited
+                return
+            self._unconfirmed = None
+            log.warning(
+                "network: nobody has confirmed the address %s: the settings before are in use again", self._plan.ip
+            )
+            if (trouble := await self._try(waiting.before)) is not None:
+                raise trouble
+
     async def _down(self) -> None:
         async with self._lock:
+            self._settle()
             if (trouble := await self._try(DOWN)) is not None:
                 raise trouble
 

@@ -202,7 +202,10 @@ class Session:
             return
         await self._door.drain()
         reason = await self._executor.afterwards(answer)
-        if reason:
+        if reason and self._state.flag(HEADER):
+            # A program would take a second answer to one line for the next line's.
+            self._terminal.log(reason, "error")
+        elif reason:
             self._terminal.answer(failure(Code.FAILED, reason))
 
 

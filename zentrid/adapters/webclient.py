@@ -23,6 +23,8 @@ from zentrid.errors import ZentriError
 log = logging.getLogger(__name__)
 
 WEB_ARGV: Final = (sys.executable, "-m", "zentrid.webworker")
+USER: Final = "zentri-fetch"
+"""Whom the process becomes."""
 MAX_REQUESTS: Final = 2
 """At the same time: each is a process of about 30 MiB."""
 HELD_BYTES: Final = 32 * 1024
@@ -160,12 +162,19 @@ class WebClient:
     """Asks web servers, a few at a time."""
 
     def __init__(
-        self, files: WebFiles, user_agent: str, *, argv: Sequence[str] = WEB_ARGV, most: int = MAX_REQUESTS
+        self,
+        files: WebFiles,
+        user_agent: str,
+        *,
+        argv: Sequence[str] = WEB_ARGV,
+        most: int = MAX_REQUESTS,
+        user: str = USER,
     ) -> None:
         self._files = files
         self._user_agent = user_agent
         self._argv = tuple(argv)
         self._most = most
+        self._user = user
         self._open: set[WebAnswer] = set()
         self._starting = 0
 
@@ -176,6 +185,7 @@ class WebClient:
         return WebRequest(
             url, method, content_type,
             identity_dir=str(self._files.identity_dir), ca_file=str(self._files.ca_file), user_agent=self._user_agent,
+            user=self._user,
         )  # fmt: skip
 
     def open(self, address: str, method: str = "GET", content_type: str = "") -> HttpStream:

@@ -184,6 +184,13 @@ class Network(Protocol):
     def gateway_answers(self, gateway: str) -> bool:
         """Tell whether the gateway is there. Blocks for some seconds at most."""
 
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether the last change could not be checked, and is taken back unless `confirm` is called in time."""
+
+    def confirm(self) -> None:
+        """Keep the last change."""
+
     async def up(self) -> str:
         """Bring it up as the settings say, unless it is; return the address. Raises NetworkError: see `restart`."""
 

@@ -20,7 +20,14 @@ _CHANGES = (
 
 
 async def _up(call: Call) -> str:
-    return f"Network up: {await call.ctx.network.up()}"
+    ip = await call.ctx.network.up()
+    _say_if_unconfirmed(call)
+    return f"Network up: {ip}"
+
+
+def _say_if_unconfirmed(call: Call) -> None:
+    if call.ctx.network.unconfirmed:
+        call.out.log("No gateway, so nothing checks this address: 'network_verify' within 60 s keeps it.", "error")
 
 
 async def _down(call: Call) -> Reply:
@@ -28,7 +35,9 @@ async def _down(call: Call) -> Reply:
 
 
 async def _restart(call: Call) -> str:
-    return f"Network up: {await call.ctx.network.restart()}"
+    ip = await call.ctx.network.restart()
+    _say_if_unconfirmed(call)
+    return f"Network up: {ip}"
 
 
 async def _verify(call: Call) -> str:
@@ -39,6 +48,7 @@ async def _verify(call: Call) -> str:
     facts = await asyncio.to_thread(ctx.host.network)
     if facts is None:
         raise CommandError(Code.FAILED, "The address has just gone; try again.")
+    ctx.network.confirm()  # whoever asks has come in by the address as it is now, or has another way to mend it
     call.out.log(f"address: {facts.ip}, {facts.netmask} ({ctx.network.how()})")
     if not facts.gateway:
         return "There is no gateway: this device reaches its own network only."
@@ -122,6 +132,7 @@ COMMANDS = (
         "network_restart",
         "nre",
         notes=f"{_CHANGES} If no address comes, or the gateway does not answer, what worked before is in use again. "
+        "A fixed address without a gateway cannot be checked: it is taken back after 60 s, unless 'network_verify' confirms it. "
         "'save' afterwards: what is not saved is gone at the next start.",
     ),
     Command(
@@ -130,6 +141,7 @@ COMMANDS = (
         _verify,
         "network_verify",
         "nve",
+        notes="It also confirms a fixed address without a gateway, which is taken back 60 s after network_restart otherwise.",
     ),
     Command(
         "ping",

@@ -184,14 +184,13 @@ def plan_of(values: Values) -> Plan:
 def plan_at_start(values: Values) -> tuple[Plan, str]:
     """Return the plan to begin with and what is wrong with the settings, or nothing.
 
-    A fixed address that cannot be used must not leave the device without any: then DHCP is asked. A device that was told to
-    join a network without saying which one has none.
+    Settings that cannot be used must not leave the device without any address, in every slot and in safe mode: then DHCP is
+    asked. Who brings the network up by a command hears what is wrong.
     """
     try:
         return plan_of(values), ""
     except NetworkNotSetError as error:
-        radio = values.text("network.default_interface") == "wlan" and not values.text("wlan.ssid")
-        return (DOWN if radio else DEFAULT), str(error)
+        return DEFAULT, str(error)
 
 
 def why_no_network(plan: Plan, problem: str, *, carrier: bool, ip: str) -> NetworkError | None:

@@ -297,3 +297,17 @@ def test_room_is_counted_as_the_disk_has_it(store: FileStore) -> None:
     room = store._room()
     assert room == Room(1, 3, room.free_bytes, room.free_inodes)
     assert room.free_bytes > 0
+
+
+def test_the_next_start_removes_folders_that_got_no_file(store: FileStore) -> None:
+    put(store, "a/b", b"1")
+    (store.top / "a/c/d").mkdir(parents=True)
+    (store.top / "e").mkdir()
+    (store.top / "f").symlink_to(store.top / "a")
+    with pytest.raises(FileError, match="is a folder"):
+        put(store, "e", b"2")
+    FileStore(store.top).clear()
+    assert sorted(path.name for path in store.top.iterdir()) == ["a", "f"]
+    assert [path.name for path in (store.top / "a").iterdir()] == ["b"]
+    put(store, "e", b"2")
+    assert content(store, "a/b") == b"1"

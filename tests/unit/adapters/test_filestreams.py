@@ -10,7 +10,8 @@ import pytest
 
 from zentrid.adapters.filestore import FileStore
 from zentrid.adapters.filestreams import DeviceFiles, in_thread
-from zentrid.core.files import FileMeta
+from zentrid.core.files import FileError, FileMeta
+from zentrid.core.streams import Poll
 
 
 class Held:
@@ -74,3 +75,59 @@ async def test_what_has_failed_needs_no_undoing() -> None:
 
     await held.cancel_in_the_middle(asyncio.create_task(in_thread(work, undone.append)))
     assert undone == []
+
+
+async def test_a_read_that_is_given_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, held = DeviceFiles(FileStore(tmp_path / "files")), Held()
+    new = await files.create("a", 6, FileMeta())
+    assert await new.write(b"abcdef") == "File created"
+    stream = await files.open("a")
+    assert await stream.read(2) == b"ab"
+    real = stream._file.read
+
+    def slow_read(size_bytes: int) -> bytes:
+        held.wait()
+        return real(size_bytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream._file, "read", slow_read)
+        await held.cancel_in_the_middle(asyncio.create_task(stream.read(3)))
+    assert await stream.read(9) == b"cdef"
+    assert (await stream.read(1), stream.state) == (b"", Poll.ENDED)
+    await stream.close()
+    assert stream._file._fd < 0
+
+
+async def test_what_is_closed_during_its_last_write_is_not_called_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, held = DeviceFiles(FileStore(tmp_path / "files")), Held()
+    new = await files.create("a", 3, FileMeta())
+    real = new._file.write
+
+    def slow_write(data: bytes) -> None:
+        real(data)
+        held.wait()
+
+    monkeypatch.setattr(new._file, "write", slow_write)
+    writing = asyncio.create_task(new.write(b"abc"))
+    await asyncio.to_thread(held.began.wait, 5)
+    assert "not kept" in await new.close()
+    held.goes_on.set()
+    with pytest.raises(FileError, match="closed by another command, so it is not kept"):
+        await writing
+    assert await files.list() == []
+
+
+async def test_finishing_what_another_has_closed(tmp_path: Path) -> None:
+    files = DeviceFiles(FileStore(tmp_path / "files"))
+    new = await files.create("a", None, FileMeta())
+    await new.write(b"abc")
+    await new.close()
+    with pytest.raises(FileError, match="not kept"):
+        await new.finish()
+    assert await files.list() == []
+    kept = await files.create("b", None, FileMeta())
+    await kept.finish()
+    await kept.finish()
+    assert [info.name for info in await files.list()] == ["b"]

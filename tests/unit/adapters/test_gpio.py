@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -105,10 +106,14 @@ class Library:
         self.busy: set[int] = set()
         self.asked = 0
         self.lost = False
+        self.in_turn: threading.Lock | None = None
+        """Lines are asked for only while this is held."""
 
     def request_lines(self, chip: str, *, consumer: str, config: dict[int, Any], event_buffer_size: int = 0) -> Request:
         """Give a line, or say that it is taken."""
         self.asked += 1
+        if self.in_turn is not None:
+            assert self.in_turn.locked(), "whoever reads a line meanwhile would have taken it"
         [offset] = config
         if offset in self.busy:
             raise OSError(errno.EBUSY, "Device or resource busy")
@@ -133,6 +138,7 @@ class Scene:
         self.resets = 0
         self.error: Exception | None = None
         self.watch = ButtonWatch("/dev/gpiochip0", self._reset, gpiod=cast(ModuleType, self.library))
+        self.library.in_turn = self.watch.lock
         self.task = asyncio.create_task(self.watch.run())
 
     async def _reset(self) -> None:

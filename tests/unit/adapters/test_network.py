@@ -41,13 +41,17 @@ class World:
         self.cable = True
         self.dhcp_server = True
         self.machines = {"10.0.2.2"}
+        self.remembered: set[str] = set()
+        """Machines that have answered once."""
         self.plans: list[Plan] = []
         self.values = Values(VARIABLES)
         self.control = self.start()
 
     def start(self) -> NetworkControl:
         """Start the supervisor's part anew."""
-        return NetworkControl(self.values, self, self.folder, end=self.end, come_up_s=0.2, gateway_s=0.05)
+        return NetworkControl(
+            self.values, self, self.folder, end=self.end, come_up_s=0.2, gateway_s=0.05, confirm_s=0.1
+        )
 
     def network(self) -> NetworkFacts | None:
         return self.facts
@@ -56,7 +60,10 @@ class World:
         return self.cable and self.control.how() != "down"
 
     def neighbour(self, address: str) -> bool:
-        return self.cable and address in self.machines
+        return self.cable and address in self.machines | self.remembered
+
+    def forget(self, address: str) -> None:
+        self.remembered.discard(address)
 
     def end(self, folder: Path) -> None:
         """Do what the script does when it is started again."""
@@ -147,6 +154,45 @@ async def test_a_gateway_that_does_not_answer_takes_the_change_back(world: World
     assert world.control.trouble() is None
 
 
+async def until_back(world: World) -> None:
+    async with asyncio.timeout(5):
+        while world.plans[-1] != DEFAULT or world.control.trouble() is not None:
+            await asyncio.sleep(0.01)
+
+
+async def test_without_a_gateway_a_change_that_nobody_confirms_is_taken_back(world: World) -> None:
+    world.want_fixed(ip="192.168.9.9", gateway="")
+    assert await world.control.restart() == "192.168.9.9"
+    assert world.control.unconfirmed
+    await until_back(world)
+    assert (world.facts, world.control.unconfirmed) == (LEASE, False)
+
+
+async def test_a_second_change_goes_back_to_what_was_known_to_work(world: World) -> None:
+    for ip in ("192.168.9.9", "192.168.9.9", "192.168.9.8"):
+        world.want_fixed(ip=ip, gateway="")
+        await world.control.restart()
+    await until_back(world)
+    assert [plan.ip for plan in world.plans] == ["192.168.9.9", "192.168.9.9", "192.168.9.8", ""]
+
+
+@pytest.mark.parametrize("way", ["confirm", "up", "down", "gateway"])
+async def test_what_is_confirmed_stays(world: World, way: str) -> None:
+    world.want_fixed(ip="10.0.2.9", gateway="")
+    await world.control.restart()
+    if way == "confirm":
+        world.control.confirm()
+    elif way == "gateway":
+        world.want_fixed(ip="10.0.2.9")
+        await world.control.restart()
+    else:
+        await getattr(world.control, way)()
+    assert not world.control.unconfirmed
+    plans = list(world.plans)
+    await asyncio.sleep(0.2)
+    assert world.plans == plans
+
+
 async def test_a_dhcp_server_that_does_not_answer_takes_the_change_back(world: World) -> None:
     world.want_fixed()
     await world.control.restart()
@@ -191,6 +237,7 @@ async def test_a_device_without_a_network_to_join_says_so(world: World) -> None:
     world.values.set("network.default_interface", "wlan")
     world.facts = None
     await asyncio.to_thread(world.control.begin)
+    assert world.control.how() == "dhcp", "it can be reached all the same"
     assert isinstance(world.control.trouble(), NetworkNotSetError)
     world.values.set("wlan.ssid", "barn")
     assert isinstance(world.control.trouble(), JoinFailedError), "set, and not joined yet"
@@ -241,6 +288,40 @@ def test_the_script_is_ended_and_nothing_else(tmp_path: Path) -> None:
     for text in ("1", "0", "-1", "x", "", "99999999"):
         (tmp_path / "pid").write_text(text)
         end_script(tmp_path)
+
+
+async def test_an_address_that_another_machine_has_is_not_taken(world: World) -> None:
+    world.machines.add("10.0.2.50")
+    world.want_fixed()
+    with pytest.raises(JoinFailedError, match=r"Another machine has the address 10\.0\.2\.50"):
+        await world.control.restart()
+    assert (world.plans, world.facts) == ([], LEASE)
+    world.machines.discard("10.0.2.50")
+    assert await world.control.restart() == "10.0.2.50"
+    world.machines.add("10.0.2.50")
+    assert await world.control.restart() == "10.0.2.50", "its own is no other's"
+
+
+def test_a_gateway_that_was_there_once_is_asked_again(world: World) -> None:
+    world.remembered = {"10.0.2.2"}
+    world.machines = set()
+    assert not world.control.gateway_answers("10.0.2.2")
+    world.machines = {"10.0.2.2"}
+    assert world.control.gateway_answers("10.0.2.2")
+
+
+def test_what_the_kernel_is_told_to_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bytes] = []
+
+    def ioctl(_socket: object, request: int, argument: bytes) -> None:
+        assert request == 0x8953  # SIOCDARP
+        told.append(argument)
+        raise PermissionError
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    LinkInterface("eth0", lambda: None, tmp_path).forget("10.0.2.2")
+    [request] = told
+    assert (len(request), request[4:8]) == (68, bytes([10, 0, 2, 2]))
 
 
 def test_what_the_kernel_knows(tmp_path: Path) -> None:

@@ -114,6 +114,13 @@ def test_no_more_packets_than_are_allowed() -> None:
     assert len(list(netprobe.work(["ping", "10.0.0.1", "9999"], wire))) == 21  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".de"])
+def test_names_that_cannot_be(name: str) -> None:
+    for raw in (None, Wire()):
+        [failed] = netprobe.work(["resolve", name, "1"], raw)  # type: ignore[arg-type]
+        assert f"no address for {name}" in str(failed)
+
+
 @pytest.mark.parametrize(
     ("error", "word"),
     [(socket.EAI_AGAIN, "No name server answers"), (socket.EAI_NONAME, "no address for a.b")],

@@ -20,6 +20,7 @@ from zentrid.commands.catalog import build_registry
 from zentrid.commands.execute import Executor, failure
 from zentrid.core.framing import Code, Frame, FrameReader
 from zentrid.core.grammar import MAX_LINE_BYTES
+from zentrid.core.network import NetworkError
 from zentrid.errors import ZentriError
 from zentrid.ports import UpdateProgress
 
@@ -295,3 +296,13 @@ def test_the_bar_fits_every_terminal(percent: int) -> None:
     line = bar(percent, "x\n\x1b[2J" * 100)
     assert len(line) <= LINE_CHARS
     assert line.isprintable()
+
+
+async def test_what_fails_after_the_answer_is_no_second_answer(device: Device) -> None:
+    device.network.error = NetworkError("The network cannot be changed.")
+    async with session(device, machine=True) as door:
+        door.type(b"network_down\nget ota.state\n")
+        frames = FrameReader().feed(await door.until(b"idle\r\n"))
+    assert [(frame.kind, frame.body) for frame in frames] == [
+        ("R", b"Network down\r\n"), ("L", b"The network cannot be changed.\r\n"), ("R", b"idle\r\n"),
+    ]  # fmt: skip

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
+import resource
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -14,11 +18,13 @@ from blockbuster import blockbuster_ctx
 from tests.support.console import Caller, MemoryPayload
 from tests.support.fakes import Device
 from tests.support.webhost import WebHost
+from zentrid import webworker
 from zentrid.adapters import webclient
 from zentrid.adapters.webclient import WebClient, WebFiles
 from zentrid.core.crc16 import crc16
 from zentrid.core.webrequest import Head, WebRequest, parse_head
-from zentrid.webworker import trusting
+from zentrid.update.web import WebError
+from zentrid.webworker import certificates, drop_rights, trusting
 
 CONTENT = bytes(range(256)) * 700
 
@@ -295,12 +301,11 @@ async def test_a_request_that_is_given_up_ends_its_process(call: Caller) -> None
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert "under way" not in (await asyncio.wait_for(first_words(call), 5))
-
-
-async def first_words(call: Caller) -> str:
-    use(call, "pass", most=1)
-    return (await call("http_get x")).reason
+    client = cast("WebClient", call.device.ctx.web)
+    client._argv = (sys.executable, "-c", "pass")
+    # The same client has room for one request only.
+    reason = (await asyncio.wait_for(call("http_get x"), 5)).reason
+    assert "failed inside the device" in reason
 
 
 # --- what both sides say --------------------------------------------------------------------------------------------------
@@ -324,6 +329,28 @@ def test_heads_that_make_no_sense(line: bytes) -> None:
 
 
 def test_an_unusable_list_of_authorities_is_none(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("no certificate")
-    before = len(trusting(WebRequest("http://x")).get_ca_certs())
-    assert len(trusting(WebRequest("http://x", ca_file=str(tmp_path / "ca.pem"))).get_ca_certs()) == before
+    path = tmp_path / "ca.pem"
+    before = len(trusting().get_ca_certs())
+    for content in (b"no certificate", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        path.write_bytes(content)
+        assert len(trusting(certificates(path)).get_ca_certs()) == before
+    assert certificates(tmp_path) == certificates(tmp_path / "none") == ""
+
+
+def test_without_its_user_it_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(os, "umask", lambda _: 0)
+    with pytest.raises(WebError, match="no user no-such-user"):
+        drop_rights("no-such-user")
+
+
+def test_a_list_of_authorities_is_parsed_without_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(webworker, "drop_rights", lambda _: done.append("rights dropped"))
+    monkeypatch.setattr(webworker, "trusting", lambda *_: done.append("parsed"))
+    monkeypatch.setattr(webworker, "run", lambda *_: 0)
+    line = WebRequest("http://x").to_line()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(line)))
+    assert webworker.main() == 0
+    assert done == ["rights dropped", "parsed"]

@@ -140,3 +140,17 @@ async def test_in_safe_mode_the_network_can_be_mended(safe_call: Caller) -> None
     assert await safe_call.body("set network.dhcp 0") == "Set OK"
     assert (await safe_call("network_restart")).code == Code.SUCCESS
     assert (await safe_call("ping")).code == Code.SUCCESS
+
+
+@pytest.mark.parametrize("line", ["network_up", "network_restart"])
+async def test_an_address_that_nothing_checks_is_to_be_confirmed(call: Caller, line: str) -> None:
+    call.device.network.unconfirmed = True
+    assert await call.body(line) == "Network up: 10.0.2.15"
+    assert "'network_verify' within 60 s keeps it" in call.out.lines[0]
+    call.device.host.addresses = call.device.host.addresses and call.device.host.addresses._replace(gateway="")
+    call.device.network.problem = JoinFailedError("The network interface has no link.")
+    assert (await call("network_verify")).code == Code.FAILED
+    assert call.device.network.unconfirmed, "it is not even there"
+    call.device.network.problem = None
+    await call.body("network_verify")
+    assert not call.device.network.unconfirmed

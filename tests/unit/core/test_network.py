@@ -76,11 +76,11 @@ def test_a_fixed_address_that_cannot_be_is_refused_and_at_the_start_it_is_dhcp(
     assert word in problem
 
 
-def test_a_radio_without_a_network_joins_none() -> None:
+def test_a_radio_without_a_network_joins_none_and_is_reachable_after_a_start() -> None:
     settings = values(network__default_interface="wlan")
     with pytest.raises(NetworkNotSetError, match=r"wlan\.ssid"):
         plan_of(settings)
-    assert plan_at_start(settings)[0] == DOWN
+    assert plan_at_start(settings)[0] == DEFAULT
     settings.set("wlan.ssid", "barn")
     assert plan_of(settings) == FIXED
 

@@ -143,7 +143,7 @@ def run(request: WebRequest, body: bytes, context: ssl.SSLContext, out: BinaryIO
 
 
 def drop_rights(name: str) -> None:
-    """Become a user that may do nothing, and limit what a runaway could take."""
+    """Become a user that may do nothing, and limit what a runaway could take. Raises OSError if it cannot."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -158,7 +158,11 @@ def main() -> int:
     request = WebRequest(**json.loads(sys.stdin.buffer.readline(MAX_REQUEST_LINE_BYTES)))
     body = sys.stdin.buffer.read(request.body_bytes)
     context = trusting(request)
-    drop_rights(request.user)
+    try:
+        drop_rights(request.user)
+    except OSError as error:
+        sys.stdout.buffer.write(Head(error=f"the request cannot be sent without giving up rights ({error})").to_line())
+        return 1
     return run(request, body, context, sys.stdout.buffer)
 
 

@@ -1,9 +1,15 @@
-"""How the tests are shared out when several run at once (`make test JOBS=2`): a file stays together, the longest ones begin."""
+"""What all tests share; and how they are shared out when several run at once (`make test JOBS=2`): a file stays together, the
+longest ones begin."""
 
+import os
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from zentrid.adapters.rights import KEEP_RIGHTS
+
+os.environ[KEEP_RIGHTS] = "1"  # the device's users need not be there where the tests run
 
 _LONGEST_FIRST: Final = (
     "test_story.py",

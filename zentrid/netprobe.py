@@ -127,7 +127,11 @@ def main(words: list[str]) -> int:
         return 1
     for limit, value in _LIMITS:
         resource.setrlimit(limit, (value, value))
-    user = user_to_become(USER)
+    try:
+        user = user_to_become(USER)
+    except OSError as error:
+        _tell(Failed(f"The network probe cannot give up its rights ({error})."))
+        return 1
     if user is not None:
         become(user)
     for news in work(words, raw):

@@ -100,6 +100,9 @@ class Supervisor:
     _round_s: float = 0.0
     """When the last round began, on the same clock: a round that never ends starves the watchdog too."""
     _steady_since_s: float | None = None
+    _judging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a boot is marked good or given up: never both, and each once."""
+    _giving_up: bool = False
 
     def note_fault(self) -> None:
         """An exception was recorded in this boot: healthy running without one begins anew."""
@@ -188,15 +191,18 @@ class Supervisor:
 
     async def _mark_good(self) -> None:
         """Mark the boot good; a boot state that cannot be written leaves it unmarked, to be tried again."""
-        try:
-            await self.outcome.on_healthy()
-        except BootStateWriteError as error:
-            log.error("this boot is healthy but could not be marked good: %s", error)
-            return
-        self.good = True
-        self._steady_since_s = self.clock.uptime_s()
-        self.decision = Decision(Verdict.WAIT, "this boot is good")
-        log.info("this boot is good")
+        async with self._judging:
+            if self.good:
+                return  # somebody else has done it meanwhile
+            try:
+                await self.outcome.on_healthy()
+            except BootStateWriteError as error:
+                log.error("this boot is healthy but could not be marked good: %s", error)
+                return
+            self.good = True
+            self._steady_since_s = self.clock.uptime_s()
+            self.decision = Decision(Verdict.WAIT, "this boot is good")
+            log.info("this boot is good")
 
     async def mark_good_now(self) -> str:
         """Mark the boot good because somebody says so: without waiting, and even if the server was not reached.
@@ -205,6 +211,8 @@ class Supervisor:
         """
         if self.good:
             return "This boot is good already."
+        if self._giving_up or self.going_down():
+            raise NotGoodError("This boot is about to end: the device restarts.")
         wrong = problems(replace(self._gather(), dms_reached=True), self.policy())
         if wrong:
             raise NotGoodError(f"This boot is not good: {'; '.join(wrong)}.")
@@ -214,7 +222,15 @@ class Supervisor:
         return "This boot is good."
 
     async def _give_up(self) -> None:
-        log.error("giving this boot up: %s", self.decision.reason)
-        await self.outcome.on_unhealthy(self.decision.reason)
-        await self.power.reboot(self.decision.reason)
-        await asyncio.sleep(GIVE_UP_RETRY_S)  # init is ending us; if it does not, the next round asks again
+        reason, was_good = self.decision.reason, self.good
+        self._giving_up = True
+        try:
+            async with self._judging:
+                if self.good and not was_good:
+                    return  # it was being marked good just then
+                log.error("giving this boot up: %s", reason)
+                await self.outcome.on_unhealthy(reason)
+                await self.power.reboot(reason)
+                await asyncio.sleep(GIVE_UP_RETRY_S)  # init is ending us; if it does not, the next round asks again
+        finally:
+            self._giving_up = False

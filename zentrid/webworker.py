@@ -158,11 +158,12 @@ def drop_rights(name: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     os.umask(0o077)
-    user = user_to_become(name)
-    if user is None and os.geteuid() == 0:
-        raise WebError(f"there is no user {name} that could ask for this device")
-    if user is not None:
-        become(user)
+    try:
+        user = user_to_become(name)
+        if user is not None:
+            become(user)
+    except OSError as error:
+        raise WebError(f"the request cannot be sent without giving up rights ({error})") from error
 
 
 def main() -> int:

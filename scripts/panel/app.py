@@ -60,13 +60,13 @@ class Panel:
         self._watched.set()
         return page
 
-    def close(self, page: Page) -> None:
+    async def close(self, page: Page) -> None:
         """Forget a page; a finger that it left on the button is taken away."""
         self._pages.discard(page)
-        if page.pressing:
-            self.desk.release()
         if not self._pages:
             self._watched.clear()
+        if page.pressing:
+            await asyncio.to_thread(self.desk.release)
 
     async def run(self) -> None:
         """Keep looking at the board while somebody wants to know."""
@@ -135,16 +135,16 @@ class Page:
         match what:
             case "press":
                 self.pressing = True
-                desk.press()
+                await asyncio.to_thread(desk.press)
             case "release":
                 self.pressing = False
-                desk.release()
+                await asyncio.to_thread(desk.release)
             case "power":
                 await asyncio.to_thread(desk.power, on=wish["on"] is True)
             case "reset":
                 await asyncio.to_thread(desk.reset)
             case "type":
-                desk.type(str(wish["text"])[:MAX_TYPED_CHARS].encode())
+                await asyncio.to_thread(desk.type, str(wish["text"])[:MAX_TYPED_CHARS].encode())
             case _:
                 raise ValueError(what)
 
@@ -195,7 +195,7 @@ async def socket(request: web.Request) -> web.StreamResponse:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
     finally:
-        panel.close(page)
+        await panel.close(page)
     return connection
 
 

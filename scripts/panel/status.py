@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from scripts.board_driver.errors import MachineError
 from scripts.board_driver.machine_mode import Answer, Frame, MachineParser, answer_of
 
 QUESTIONS: Final = {
@@ -44,10 +45,10 @@ class Status:
         """Ask until cancelled."""
         while True:
             await self._watched.wait()
-            command = await asyncio.to_thread(self._command)
-            if command is not None:
-                # A board that starts, restarts or goes away: it is asked again soon.
-                with suppress(SessionLostError, OSError, TimeoutError, ValueError):
+            # A board that starts, restarts or goes away, even while it is looked for: it is asked again soon.
+            with suppress(SessionLostError, MachineError, OSError, TimeoutError, ValueError):
+                command = await asyncio.to_thread(self._command)
+                if command is not None:
                     await self._session(command)
             self.latest = NOTHING
             await asyncio.sleep(AGAIN_S)

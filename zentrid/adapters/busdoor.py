@@ -200,7 +200,8 @@ class BusDoor:
         return False
 
     async def _connected(self) -> int:
-        text = await asyncio.to_thread(Path("/proc/net/unix").read_text)
+        # Names of abstract sockets are any bytes that any user likes.
+        text = await asyncio.to_thread(Path("/proc/net/unix").read_text, "utf-8", "replace")
         return connections(text, str(self._path))
 
     async def _start(self, name: str, argv: Sequence[str], stdin: int) -> Child:

@@ -23,6 +23,8 @@ from zentrid.core.grammar import MAX_LINE_BYTES
 from zentrid.core.lineedit import Event, LineEditor
 
 MAX_SESSIONS: Final = 8
+KEPT_FOR_PEOPLE: Final = 2
+"""So many of the sessions are never given to programs: who wants to see what they do gets in."""
 MAX_GREETINGS: Final = 8
 """So many further connections may be in their first moments; others are closed at once."""
 IDLE_S: Final = 900.0
@@ -43,6 +45,7 @@ class Session:
     ) -> None:
         """Take a door; `machine` begins in machine mode; `once` ends after one line; `idle_s` closes idle ones, None never."""
         ctx = executor.ctx
+        self.of_program = machine
         self._door = door
         self._executor = executor
         self._idle_s = idle_s
@@ -314,10 +317,10 @@ class CommandServer:
         try:
             hello, first = await read_hello(reader)
             door, machine, once = SocketDoor(reader, writer, first), hello in _MACHINE_HELLOS, hello[:4] == b"once"
-            if len(self._sessions) - self._serial_open >= self._max_sessions:
+            if (full := self._full(machine)) is not None:
                 state = SessionState(self.executor.ctx.settings.values, machine=machine)
                 terminal = Terminal(door, state, safe_mode=self.executor.ctx.safe_mode)
-                terminal.answer(failure(Code.FAILED, f"{self._max_sessions} sessions are open already; close one."))
+                terminal.answer(failure(Code.FAILED, full))
                 await door.drain()
             else:
                 session = Session(door, self.executor, machine=machine, once=once, idle_s=self._idle_s)
@@ -326,6 +329,15 @@ class CommandServer:
                 await self._serve(session)
         finally:
             writer.close()
+
+    def _full(self, program: bool) -> str | None:
+        """Return why no further session can be opened, if none can."""
+        if len(self._sessions) - self._serial_open >= self._max_sessions:
+            return f"{self._max_sessions} sessions are open already; close one."
+        places = self._max_sessions - KEPT_FOR_PEOPLE
+        if program and sum(session.of_program for session in self._sessions) >= places:
+            return f"Programs have {places} sessions open already, the others are for people; try again in a moment."
+        return None
 
 
 async def read_hello(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

@@ -153,10 +153,15 @@ class Endings:
         self._begun = False
         self._told = False
         self._expected = False
+        self._promised = False
 
     def asked(self) -> None:
         """An update is asked for at this door."""
-        self._own, self._begun, self._told, self._expected = True, False, False, False
+        self._own, self._begun, self._told, self._expected, self._promised = True, False, False, False, False
+
+    def promised(self) -> None:
+        """Who asked was told that it has begun: the answer is signalled, even if it is a late refusal."""
+        self._promised = True
 
     def heard(self, event: Mapping[str, Any]) -> Completion | None:
         """Take an event; return what is to be signalled."""
@@ -174,7 +179,7 @@ class Endings:
         return ended
 
     def answered(self, code: int, message: str) -> Completion | None:
-        """Take the answer; return what is to be signalled: nothing if it was refused before anything began."""
+        """Take the answer; return what is to be signalled: nothing if it was refused, and who asked is told so."""
         begun, self._own = self._begun, False
         self._expected = begun and not self._told
-        return None if code and not begun else Completion(code, message)
+        return Completion(code, message) if begun or self._promised or not code else None

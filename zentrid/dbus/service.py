@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MAX_CALLS: Final = 16
 """So many calls of `Command`, and as many of the other methods, may be under way."""
 COMMANDS_AT_ONCE: Final = 2
-"""The device's console has eight places for everybody; this door takes at most six."""
+"""The device's console has eight places, six of them for programs; this door takes at most six."""
 COMMAND_LIMIT_S: Final = 600.0
 """Longer than any command's own limit; an update that `Command("ota")` began goes on without its caller."""
 BEGIN_S: Final = 1.0
@@ -134,8 +134,9 @@ class Service:
         self._endings.asked()
         task = self._update = asyncio.create_task(self._ota(line), name="update")
         await asyncio.wait({task}, timeout=BEGIN_S)
-        refusal = task.result() if task.done() else None
-        if refusal is not None:
+        if not task.done():
+            self._endings.promised()
+        elif (refusal := task.result()) is not None:
             raise refusal
         return ()
 

@@ -52,6 +52,8 @@ class Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.answered = False
+        """Whether the answer to the last line has come."""
         self._frames = FrameReader()
         self._ready: deque[Frame] = deque()
 
@@ -59,6 +61,7 @@ class Link:
         """Carry out a line in a machine-mode session. Raises LinkError."""
         log: deque[str] = deque()
         held = 0
+        self.answered = False
         try:
             self.writer.write(line + CRLF + data)
             await self.writer.drain()
@@ -71,6 +74,7 @@ class Link:
             raise LinkError(
                 "the command line broke off before it answered; the command may have been carried out"
             ) from error
+        self.answered = True
         return Result(frame.code, frame.body, tuple(log))
 
     async def _next(self) -> Frame:
@@ -90,20 +94,25 @@ class Links:
         self._path = path
         self._commands = asyncio.Semaphore(MAX_COMMANDS)
         self._terminals = 0
+        self._left: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def open(self, kind: bytes) -> AsyncIterator[Link]:
         """Give a session: `kind` is `machine`, `once` (machine mode, one line only) or `human`. Raises LinkError."""
+        link = await self._connect(kind)
+        try:
+            yield link
+        finally:
+            link.writer.transport.abort()
+
+    async def _connect(self, kind: bytes) -> Link:
         try:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_unix_connection(self._path)
         except (OSError, TimeoutError) as error:
             raise LinkError("the command line is not running yet; try again in a moment") from error
-        try:
-            writer.write(b"\0" + kind + b"\n")
-            yield Link(reader, writer)
-        finally:
-            writer.transport.abort()
+        writer.write(b"\0" + kind + b"\n")
+        return Link(reader, writer)
 
     @asynccontextmanager
     async def terminal(self, kind: bytes) -> AsyncIterator[Link]:
@@ -128,16 +137,40 @@ class Links:
                 await self._commands.acquire()
         except TimeoutError:
             raise BusyError(f"{MAX_COMMANDS} commands are running; try again in a moment") from None
+        link: Link | None = None
         try:
             # With bytes behind the line, a session for one line only: what a refused command does not take is no command.
             kind = b"once" if request.data else b"machine"
-            async with asyncio.timeout(COMMAND_S), self.open(kind) as link:
+            async with asyncio.timeout(COMMAND_S):
+                link = await self._connect(kind)
                 return await link.result(request.line, request.data)
         except TimeoutError:
             raise LinkError(
                 f"there was no answer within {COMMAND_S:g} s; the command may still be carried out"
             ) from None
         finally:
+            self._leave(link)
+
+    def _leave(self, link: Link | None) -> None:
+        """Give a command's place back, as soon as the daemon has no session of it any more."""
+        if link is not None and not link.answered:
+            leaving = asyncio.create_task(self._see_off(link))
+            self._left.add(leaving)
+            leaving.add_done_callback(self._left.discard)
+            return
+        if link is not None:
+            link.writer.transport.abort()
+        self._commands.release()
+
+    async def _see_off(self, link: Link) -> None:
+        """Wait for the end of a command that nobody waits for any more: as long as it runs it holds a session."""
+        try:
+            with suppress(OSError):
+                link.writer.write_eof()
+                while await link.reader.read(_READ_BYTES):
+                    pass
+        finally:
+            link.writer.transport.abort()
             self._commands.release()
 
 

@@ -138,5 +138,5 @@ def _make_for_worker(folder: Path) -> None:
     try:
         user = pwd.getpwnam(WORKER_USER)
     except KeyError:
-        return  # the worker then stays what we are
+        return  # the worker then says so, or stays what we are where this is no device
     os.chown(folder, user.pw_uid, user.pw_gid)

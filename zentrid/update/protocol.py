@@ -98,7 +98,7 @@ class Request:
     uuid: str
     version: str
     user: str = WORKER_USER
-    """The user to become when started as root; one that does not exist is left out."""
+    """The user to become when started as root; if it does not exist nothing is done."""
     body: dict[str, Any] = field(default_factory=dict)
     """For claim, activate, check and status: what is sent to the server, apart from the UUID."""
     reports: tuple[dict[str, Any], ...] = ()

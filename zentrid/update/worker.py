@@ -109,11 +109,14 @@ def load_secrets(request: Request) -> Secrets:
 
 
 def drop_privileges(request: Request) -> None:
-    """Become the worker's own user, if this is root and there is such a user; limit what a runaway could take."""
+    """Become the worker's own user, if this is root; limit what a runaway could take. Raises UpdateError if it cannot."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE_BYTES, MAX_ADDRESS_SPACE_BYTES))
     os.umask(0o077)
-    user = user_to_become(request.user)
+    try:
+        user = user_to_become(request.user)
+    except OSError as error:
+        raise WorkerDiedError(f"the update worker cannot give up its rights ({error})") from error
     if user is None:
         return
     for folder in filter(None, (request.tuf_dir, request.spool_dir)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -110,6 +111,18 @@ async def test_somebody_who_comes_at_the_last_moment_is_not_thrown_out(tmp_path,
     finally:
         await child.kill()
     assert child.process.returncode == -9
+
+
+async def test_no_name_of_a_socket_keeps_the_door_from_counting(tmp_path):
+    path = tmp_path / "bus"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(path))
+        listener.listen()
+        client.connect(str(path))
+        accepted, _ = listener.accept()
+        with accepted, socket.socket(socket.AF_UNIX) as strange:
+            strange.bind(b"\0zentri-test-%d-\xff\xfe\n" % os.getpid())
+            assert await BusDoor(path)._connected() == 1
 
 
 async def test_nobody_starts_anything_by_looking(tmp_path):

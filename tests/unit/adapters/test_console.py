@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 
 from tests.support.fakes import Device
 from zentrid.adapters.console import MAX_OUTPUT_BYTES, SerialDoor, bind_socket
-from zentrid.adapters.sessions import MAX_GREETINGS, CommandServer
+from zentrid.adapters.sessions import KEPT_FOR_PEOPLE, MAX_GREETINGS, MAX_SESSIONS, CommandServer
 from zentrid.commands.catalog import build_registry
 from zentrid.core.framing import Frame, FrameReader
 from zentrid.ports import UpdateProgress
@@ -224,6 +224,26 @@ async def test_too_many_sessions_are_told(device: Device, tmp_path: Path) -> Non
         fourth = await Client.connect(tmp_path, b"\0human\n")
         await fourth.until(b"> ")
         for client in (clients[1], fourth):
+            client.writer.close()
+
+
+@pytest.mark.parametrize("hello", [b"\0machine\n", b"\0once\n"])
+async def test_programs_leave_places_for_people(device: Device, tmp_path: Path, hello: bytes) -> None:
+    async with serving(device, tmp_path) as server:
+        programs = [await Client.connect(tmp_path, b"\0machine\n") for _ in range(MAX_SESSIONS - KEPT_FOR_PEOPLE)]
+        await eventually(lambda: len(server._sessions) == len(programs))
+        refused = await Client.connect(tmp_path, hello)
+        log, answer = await refused.frames(2)
+        assert b"Programs have 6 sessions" in log.body
+        assert answer.code == 1
+        people = [await Client.connect(tmp_path, b"\0human\n") for _ in range(KEPT_FOR_PEOPLE)]
+        for person in people:
+            await person.until(b"> ")
+        programs[0].writer.close()
+        await eventually(lambda: len(server._sessions) == MAX_SESSIONS - 1)
+        programs[0] = await Client.connect(tmp_path, b"\0machine\nget ota.state\n")
+        assert await programs[0].frames(1) == [Frame("R", 0, b"idle\r\n")]
+        for client in (*programs, refused, *people):
             client.writer.close()
 
 

@@ -158,6 +158,15 @@ def test_an_end_that_no_event_tells_leaves_nothing_behind() -> None:
     assert endings.heard(FAILS) is not None
 
 
+def test_a_refusal_that_comes_late_is_told() -> None:
+    endings = Endings()
+    endings.asked()
+    endings.promised()
+    assert endings.answered(1, "no place") == Completion(1, "no place")
+    endings.asked()
+    assert endings.answered(1, "no place") is None, "this one was an error"
+
+
 def test_a_refusal_because_another_update_runs_is_no_end_and_hides_none() -> None:
     endings = Endings()
     endings.heard(BEGINS)

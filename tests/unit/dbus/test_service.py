@@ -298,6 +298,19 @@ async def test_an_update_that_fails_at_once_is_an_error(device: Device, tmp_path
         assert recorder.endings == []
 
 
+async def test_an_update_that_is_refused_late_completes(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "BEGIN_S", 0.05)
+    device.updates.script = [UpdateProgress("idle", 0, "the file is no bundle", done=True, ok=False)]
+    device.updates.gate = asyncio.Event()
+    async with serving(device, tmp_path) as (service, recorder):
+        assert await service.call("Install", ("/data/slow.zb", {})) == ()
+        device.updates.gate.set()
+        await recorder.until(lambda: recorder.endings)
+        assert [(ending.code, ending.message) for ending in recorder.endings] == [(1, "the file is no bundle")]
+
+
 @pytest.mark.parametrize("options", [{"version": 1}, {"force": "yes"}, {"speed": "high"}, {"version": "1\n2"}])
 async def test_options_that_there_are_not(device: Device, tmp_path: Path, options: dict[str, Any]) -> None:
     async with serving(device, tmp_path) as (service, _):

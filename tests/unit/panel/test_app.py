@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ class MemoryDesk:
 
     def __init__(self) -> None:
         self.did: list[Any] = []
+        self.busy = threading.Lock()
         self.seen = Look(power=True, led=False, pressed=False)
         self.error: Exception | None = None
         self.complain = lambda _sentence: None
@@ -34,11 +37,11 @@ class MemoryDesk:
 
     def press(self) -> None:
         """Note it."""
-        self.did.append("press")
+        self._note("press")
 
     def release(self) -> None:
         """Note it."""
-        self.did.append("release")
+        self._note("release")
 
     def power(self, *, on: bool) -> None:
         """Note it, or fail."""
@@ -52,7 +55,13 @@ class MemoryDesk:
 
     def type(self, data: bytes) -> None:
         """Note it."""
-        self.did.append(data)
+        self._note(data)
+
+    def _note(self, what: Any) -> None:
+        if not self.busy.acquire(timeout=2):
+            raise MachineError("the desk is held up, and holds up everybody")
+        self.busy.release()
+        self.did.append(what)
 
 
 class Served:
@@ -165,6 +174,25 @@ async def test_what_cannot_be_done_is_said(served: Served, client: ClientSession
         assert (await hear(socket, "complaint"))["text"] == "the button is stuck"
 
 
+@pytest.mark.parametrize("wish", [{"do": "press"}, {"do": "release"}, {"do": "type", "text": "a"}])
+async def test_a_desk_that_is_busy_holds_up_no_other_page(
+    served: Served, client: ClientSession, wish: dict[str, str]
+) -> None:
+    served.desk.busy.acquire()  # as while the power is switched on
+    try:
+        async with client.ws_connect(f"{served.url}/socket", origin=served.url) as socket:
+            await socket.send_json(wish)
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(5), client.get(served.url) as response:
+                assert response.status == 200
+            assert not served.desk.did
+            served.desk.busy.release()
+            await until(lambda: served.desk.did)
+    finally:
+        with suppress(RuntimeError):
+            served.desk.busy.release()
+
+
 async def test_a_page_that_goes_takes_its_finger_along(served: Served, client: ClientSession) -> None:
     async with client.ws_connect(f"{served.url}/socket", origin=served.url) as socket:
         await socket.send_json({"do": "press"})
@@ -240,6 +268,21 @@ for line in sys.stdin:
     sys.stdout.write(line + f"R0{len(body):05d}\\r\\n" + body)
     sys.stdout.flush()
 """
+
+
+async def test_a_board_that_cannot_be_found_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_module, "AGAIN_S", 0.01)
+    watched, looked = asyncio.Event(), []
+
+    def command() -> None:
+        looked.append(1)
+        raise MachineError("the key is not there")
+
+    watched.set()
+    task = asyncio.create_task(Status(command, watched).run())
+    await until(lambda: len(looked) == 3)
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_one_session_is_asked_again_and_again_and_its_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

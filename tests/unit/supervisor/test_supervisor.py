@@ -293,3 +293,84 @@ async def test_a_boot_state_that_cannot_be_written_is_no_good_boot(quick):
         await boss.mark_good_now()
     assert not boss.good
     assert await boss.mark_good_now() == "This boot is good."
+
+
+class SlowWorld(World):
+    """Writing to the disk takes until `written` is set."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.begun = asyncio.Event()
+        self.written = asyncio.Event()
+
+    async def on_healthy(self):
+        self.begun.set()
+        await self.written.wait()
+        await super().on_healthy()
+
+    async def on_unhealthy(self, reason):
+        self.begun.set()
+        await self.written.wait()
+        await super().on_unhealthy(reason)
+
+
+async def test_a_boot_is_marked_good_once_whoever_says_so_at_the_same_time(quick):
+    world = SlowWorld()
+    boss = supervisor(world)
+    task = asyncio.create_task(boss.run())
+    async with asyncio.timeout(10):
+        await world.begun.wait()  # the supervisor itself is at it
+        told = [asyncio.create_task(boss.mark_good_now()) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        world.written.set()
+        assert await asyncio.gather(*told) == ["This boot is good."] * 2
+    await until(lambda: boss.decision.reason == "this boot is good", task)
+    assert world.calls == ["healthy"]
+
+
+async def test_a_boot_that_is_being_given_up_does_not_become_good(quick):
+    world = SlowWorld(first_boot=True, on_trial=True)
+    hooks = ["10-radio: no signal"]
+
+    async def answers():
+        return tuple(hooks)
+
+    boss = supervisor(world)
+    boss.hooks = answers
+    task = asyncio.create_task(boss.run())
+    async with asyncio.timeout(10):
+        await world.begun.wait()
+        hooks.clear()  # now that it is too late
+        while boss._hook_answers:
+            await asyncio.sleep(0.005)
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            with pytest.raises(NotGoodError, match="about to end"):
+                await boss.mark_good_now()
+        world.written.set()
+        await asyncio.sleep(0.02)
+    await until(lambda: len(world.calls) == 2, task)
+    assert [call.partition(":")[0] for call in world.calls] == ["unhealthy", "reboot"]
+
+
+async def test_a_boot_that_was_just_marked_good_is_not_given_up(quick):
+    world = SlowWorld()
+    boss = supervisor(world)
+    boss._hook_answers = ()
+    marking = asyncio.create_task(boss.mark_good_now())
+    await world.begun.wait()
+    giving_up = asyncio.create_task(boss._give_up())
+    await asyncio.sleep(0.02)
+    world.written.set()
+    assert await marking == "This boot is good."
+    async with asyncio.timeout(10):
+        await giving_up
+    assert world.calls == ["healthy"]
+
+
+async def test_a_board_that_goes_down_is_not_called_good(quick):
+    boss = supervisor(World(), going_down=lambda: True)
+    boss._hook_answers = ()
+    with pytest.raises(NotGoodError, match="about to end"):
+        await boss.mark_good_now()
+    assert not boss.good

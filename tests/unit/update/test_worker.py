@@ -16,7 +16,8 @@ import pytest
 from tests.support.device import Device
 from tests.support.doorman import Doorman
 from tests.support.fleet import Fleet, Release
-from zentrid.adapters.worker import SubprocessLauncher
+from zentrid.adapters.rights import KEEP_RIGHTS
+from zentrid.adapters.worker import WORKER_ARGV, SubprocessLauncher
 from zentrid.bundle.patch import PatchHeader
 from zentrid.update import protocol
 from zentrid.update.errors import DmsRefusedError, DmsUnreachableError, UpdateError, UpdateRefusedError, WorkerDiedError
@@ -106,6 +107,13 @@ def test_it_starts_nothing_that_could_outlive_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=20)
     assert done.stdout.split() == [b"no", b"no"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+async def test_without_its_user_it_does_nothing(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEEP_RIGHTS)
+    with pytest.raises(UpdateError, match=r"cannot give up its rights \(there is no user zentri-gone"):
+        await collect([*WORKER_ARGV], replace(request_, user="zentri-gone"))
 
 
 async def test_one_that_is_silent_is_stopped(request_: Request) -> None:

@@ -61,6 +61,7 @@ class BenchDms:
         call(
             "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", "virt",
             "--kernel", release / PAYLOADS["kernel"], "--rootfs", release / PAYLOADS["rootfs"], "--out", bundle,
+            "--allow-downgrade-to", version,  # a pair may lead back, and the old release has raised the floor
         )  # fmt: skip
         self._world.sign(bundle)
         call(

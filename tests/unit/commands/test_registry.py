@@ -87,11 +87,11 @@ async def test_every_example_is_understood(call: Caller) -> None:
         found = call.executor.registry.find(split_words(command.example))
         assert found is not None, command.example
         assert found[0] is command
-        found[0].signature.parse(found[1], command.name)
+        arguments = found[0].signature.parse(found[1], command.name)
         # Some need a server, a file or a stream.
         if not command.name.startswith(("ota", "dms claim", "file_", "stream_", "http_")):
             interrupt = asyncio.Event()
-            if command.ends_with_session:
+            if command.ends_with_session(arguments):
                 interrupt.set()  # it has no end of its own
             answer = await call(command.example, interrupt)
             assert answer.code == Code.SUCCESS, (command.example, answer)

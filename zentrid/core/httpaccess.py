@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
+
+from zentrid.core.lockout import Guesser
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -103,6 +106,19 @@ def source_of(peer: str) -> str:
     return str(address)
 
 
+def guesser_of(peer: str, networks: Sequence[Network]) -> Guesser:
+    """Return who is locked out for wrong passwords from this address.
+
+    A neighbour that guesses must not lock the owner out who is in the same network: there each address stands for itself.
+    From afar whoever has one IPv6 address has 2^64 of them, and often 65,536 networks of that size.
+    """
+    address = parse_address(peer)
+    if is_near(peer, networks):
+        return Guesser(str(address), near=True)
+    wider = str(IPv6Network((int(address) >> 80 << 80, 48))) if isinstance(address, IPv6Address) else ""
+    return Guesser(source_of(peer), wider)
+
+
 # --- names and pages --------------------------------------------------------------------------------------------------
 def host_name(header: str) -> str | None:
     """Return the name in a Host header, lower case, without its port; None if it is malformed."""
@@ -127,28 +143,56 @@ def is_own_name(header: str, names: Sequence[str]) -> bool:
     return parse_address(name) is not None or name in ("localhost", *(n.lower() for n in names))
 
 
+class Page(StrEnum):
+    """Where a request comes from, as its headers tell; the value ends the name under which its wrong passwords count."""
+
+    OWN = ""
+    """The device's own page, or a program."""
+    FOREIGN = ", asked for by pages of other sites"
+    UNTOLD = ", asked for by a browser without a page"
+
+
 def refused_page(headers: Mapping[str, str], *, secure: bool, origins: Sequence[str] = ()) -> str | None:
     """Return why a request must not be obeyed because of the page it comes from; None: it may be.
 
     A browser tells the page by Origin, Sec-Fetch-Site or Referer. One that tells nothing was made not to: a page can
     suppress each of them, but cannot make them name the device. Programs that are no browsers send none of them.
     """
+    match page_of(headers, secure=secure, origins=origins):
+        case Page.FOREIGN:
+            return "a page of another site asked for this; http.server.cors_origin lists the sites that may"
+        case Page.UNTOLD:
+            return "a browser may ask for this from the device's own pages only; use / or another program"
+    return None
+
+
+def page_of(headers: Mapping[str, str], *, secure: bool, origins: Sequence[str] = ()) -> Page:
+    """Return what page a request comes from. What names another site outweighs what names the device."""
     own = f"{'https' if secure else 'http'}://{headers.get('Host', '').lower()}"
     origin = headers.get("Origin")
     if origin is not None:
-        if origin.lower() == own or origin in origins:
-            return None
-        return "a page of another site asked for this; http.server.cors_origin lists the sites that may"
+        return Page.OWN if origin.lower() == own or origin in origins else Page.FOREIGN
+    referer = headers.get("Referer", "")
+    if referer and _site_of(referer) != own:
+        return Page.FOREIGN
     site = headers.get("Sec-Fetch-Site")
-    if site is not None and _is_browser(headers):
-        return None if site == "same-origin" else "a browser may ask for this from the device's own pages only"
-    if not _is_browser(headers):
-        return None
-    page = urlsplit(headers.get("Referer", ""))
-    if f"{page.scheme}://{page.netloc}".lower() == own:
-        return None
-    return "a browser may ask for this from the device's own pages only; use / or another program"
+    if site is not None and not _is_node(headers):
+        return {"same-origin": Page.OWN, "none": Page.UNTOLD}.get(site, Page.FOREIGN)
+    return Page.UNTOLD if _is_browser(headers) and not referer else Page.OWN
+
+
+def _site_of(url: str) -> str:
+    try:
+        page = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{page.scheme}://{page.netloc}".lower()
 
 
 def _is_browser(headers: Mapping[str, str]) -> bool:
     return "mozilla/" in headers.get("User-Agent", "").lower()
+
+
+def _is_node(headers: Mapping[str, str]) -> bool:
+    """Node's own client sends Sec-Fetch headers of no meaning."""
+    return headers.get("User-Agent", "").lower().startswith(("node", "undici"))

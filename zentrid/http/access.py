@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -13,15 +13,18 @@ from zentrid.core.account import basic_credentials
 from zentrid.core.httpaccess import (
     Address,
     Network,
+    Page,
     connected_networks,
+    guesser_of,
     is_itself,
     is_near,
     is_own_name,
     own_addresses,
+    page_of,
     refused_page,
     source_of,
 )
-from zentrid.core.lockout import Limits
+from zentrid.core.lockout import FIRST_LOCK_S, Guesser, Limits
 from zentrid.http.config import Config
 
 NETWORKS_S: Final = 10.0
@@ -64,11 +67,9 @@ class Access:
             return Refused(
                 421, "the device does not know this name; use its address, or add the name to http.server.hostname"
             )
-        refusal = await self._judge_person(peer, local, headers)
-        if refusal is None and acts:
-            why = refused_page(headers, secure=self.secure, origins=self.config.origins)
-            refusal = None if why is None else Refused(403, why)
-        return refusal
+        # The page first: a password that it makes a browser send is nobody's guess.
+        why = refused_page(headers, secure=self.secure, origins=self.config.origins) if acts else None
+        return await self._judge_person(peer, local, headers) if why is None else Refused(403, why)
 
     async def _judge_person(self, peer: str, local: str, headers: Mapping[str, str]) -> Refused | None:
         if not self.config.account.complete:
@@ -79,30 +80,39 @@ class Access:
                 "until http.server.username and http.server.password are set, the device answers to its own network only, "
                 "and not to itself",
             )
-        wait_s = self.locked_s(peer)
+        await self.near(peer, local)  # whose guess it is depends on the networks
+        page = page_of(headers, secure=self.secure, origins=self.config.origins)
+        wait_s = self.locked_s(peer, page)
         if wait_s:
             seconds = str(int(wait_s) + 1)
             return Refused(429, f"too many wrong passwords; wait {seconds} s", {"Retry-After": seconds})
         given = basic_credentials(headers.get("Authorization", ""))
-        if given is not None and self.admits(peer, *given):
+        if given is not None and self.admits(peer, *given, page):
             return None
         challenge = {"WWW-Authenticate": 'Basic realm="Zentri", charset="UTF-8"'}
         return Refused(401, "user name and password are needed", challenge)
 
-    def locked_s(self, peer: str) -> float:
-        """Return for how long no password from this address is looked at; 0: one is."""
-        return self.limits.locked_s(source_of(peer), time.monotonic())
+    def _guesser(self, peer: str, page: Page) -> Guesser:
+        """What a page makes a browser guess is counted apart: it must not lock out whose browser that is."""
+        who = guesser_of(peer, self.networks)
+        return replace(who, name=who.name + page.value)
 
-    def admits(self, peer: str, username: str, password: str) -> bool:
+    def locked_s(self, peer: str, page: Page = Page.OWN) -> float:
+        """Return for how long no password from this address is looked at; 0: one is."""
+        return self.limits.locked_s(self._guesser(peer, page), time.monotonic())
+
+    def admits(self, peer: str, username: str, password: str, page: Page = Page.OWN) -> bool:
         """Tell whether these are right; a wrong password is counted."""
-        now_s = time.monotonic()
-        if self.locked_s(peer):
+        who, now_s = self._guesser(peer, page), time.monotonic()
+        if self.limits.locked_s(who, now_s):
             return False
         if self.config.account.admits(username, password):
+            self.limits.right(who, now_s)
             return True
-        self.limits.wrong(source_of(peer), now_s)
-        if self.locked_s(peer):
-            self.tell(f"wrong passwords from {source_of(peer)}: not listened to for {self.locked_s(peer):.0f} s")
+        self.limits.wrong(who, now_s)
+        locked_s = self.limits.locked_s(who, now_s)
+        if locked_s >= FIRST_LOCK_S:
+            self.tell(f"wrong passwords from {who.name}: not listened to for {locked_s:.0f} s")
         return False
 
     async def near(self, peer: str, local: str) -> bool:

@@ -21,6 +21,8 @@ STALL_S: Final = 30.0
 """A reader that takes nothing for so long is cut off by the kernel."""
 LINGER_S: Final = 2.0
 """So long a refused sender may still send before it is cut off, so that it reads the refusal."""
+MAX_WAITING: Final = 8
+"""So many requests of one connection may wait for the one before them: each takes memory before anybody is judged."""
 _ACCEPT_AGAIN_S: Final = 0.5
 TOO_LARGE: Final = f"a request has at most {MAX_REQUEST_BYTES} bytes with its headers; nothing was done"
 
@@ -77,6 +79,14 @@ class Gate(asyncio.Protocol):
                 self._refuse("413 Request Entity Too Large", TOO_LARGE)
                 return
         self._inner.data_received(data)
+        if self._waiting > MAX_WAITING:
+            # No word: the request under way may have been carried out, and an answer now would be taken for its own.
+            self.close()
+
+    @property
+    def _waiting(self) -> int:
+        """How many requests are parsed and not begun. Some versions of the library bound them, others do not."""
+        return len(self._inner._messages)  # type: ignore[attr-defined]
 
     def eof_received(self) -> bool | None:
         """Pass it on."""

@@ -28,6 +28,8 @@ _MAX_TYPED_BYTES: Final = 128
 _WHY_BYTES: Final = 120
 """The reason in a closing frame has at most 123 bytes."""
 _READ_BYTES: Final = 4096
+_REQUEST_LINE: Final = re.compile(r" HTTP/[0-9.]+$", re.ASCII | re.IGNORECASE)
+_CONTROLS: Final = frozenset(range(32)) - frozenset(b"\t\b\r\n")
 _HANDLE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
 
 
@@ -168,7 +170,7 @@ class _Pump:
 
 # --- over TCP -----------------------------------------------------------------------------------------------------------
 class TcpTerminal:
-    """The command line for `nc` and the like: asks for user name and password where they are set."""
+    """The command line for `nc` and the like: asks for user name and password, and is closed until they are set."""
 
     def __init__(self, access: Access, sockets: Sockets, links: Links) -> None:
         self._access = access
@@ -196,14 +198,10 @@ class TcpTerminal:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str, local: str
     ) -> bool:
         if not self._access.config.account.complete:
-            if await self._access.near(peer, local):
-                return True
-            await _say(
-                writer,
-                "Only the device's own network, and not the device itself, may come in "
-                "until a user name and a password are set.\r\n",
-            )
+            # A page in a neighbour's browser can send lines here, and nothing of it tells where they come from.
+            await _say(writer, "Set http.server.username and http.server.password first.\r\n")
             return False
+        await self._access.near(peer, local)  # whose guess it is depends on the networks
         typed = _Typed(reader)
         async with asyncio.timeout(LOGIN_S):
             for _ in range(TRIES):
@@ -213,6 +211,8 @@ class TcpTerminal:
                     return False
                 await _say(writer, "User name: ")
                 name = await typed.line()
+                if _REQUEST_LINE.search(name):  # a browser: its lines are nobody's guesses
+                    return False
                 await _say(writer, "Password: ")
                 if self._access.admits(peer, name, await typed.line()):
                     await _say(writer, "\r\n")
@@ -229,7 +229,7 @@ class _Typed:
         self._after_cr = False
 
     async def line(self) -> str:
-        """Return a line without its end. Raises ConnectionError: the stream ended, or the line is too long."""
+        """Return a line without its end. Raises ConnectionError: the stream ended, or nobody types this."""
         line = bytearray()
         while len(line) <= _MAX_TYPED_BYTES:
             char = await self._reader.read(1)
@@ -238,7 +238,7 @@ class _Typed:
                 continue
             if char in (b"\r", b"\n"):
                 return line.decode("utf-8", "replace")
-            if not char:
+            if not char or char[0] in _CONTROLS:  # TLS begins with such a one
                 break
             line += char
         raise ConnectionError

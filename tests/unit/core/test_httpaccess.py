@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from zentrid.core.account import Account, basic_credentials
 from zentrid.core.httpaccess import (
     connected_networks,
+    guesser_of,
     host_name,
     is_itself,
     is_near,
@@ -17,7 +18,18 @@ from zentrid.core.httpaccess import (
     refused_page,
     source_of,
 )
-from zentrid.core.lockout import BURST, FORGET_S, FREE_TRIES, LONGEST_LOCK_S, MAX_SOURCES, REQUESTS_S, Limits
+from zentrid.core.lockout import (
+    BURST,
+    FORGET_S,
+    FREE_OF_ALL,
+    FREE_TRIES,
+    FREE_WIDER,
+    LONGEST_LOCK_S,
+    MAX_SOURCES,
+    REQUESTS_S,
+    Guesser,
+    Limits,
+)
 
 ROUTES = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
 eth0	00000000	0202000A	0003	0	0	0	00000000	0	0	0
@@ -134,6 +146,13 @@ def test_pages():
     assert (
         refused_page({"Host": "10.0.2.15", "User-Agent": "node", "Sec-Fetch-Site": "cross-site"}, secure=False) is None
     )
+    # A page is no less foreign because its browser does not say that it is one.
+    agent = {"Host": "10.0.2.15", "User-Agent": "Odd/1"}
+    for foreign in ("http://evil.example/", "http://[", "https://10.0.2.15/"):
+        assert refused_page(agent | {"Referer": foreign}, secure=False), foreign
+    assert refused_page(agent | {"Referer": "http://10.0.2.15/x"}, secure=False) is None
+    for site in ("cross-site", "same-site", "none"):
+        assert refused_page(agent | {"Sec-Fetch-Site": site}, secure=False), site
 
 
 def test_the_account():
@@ -149,21 +168,24 @@ def test_the_account():
         assert basic_credentials(header) is None
 
 
+A = Guesser("a")
+
+
 # --- limits -------------------------------------------------------------------------------------------------------------
 def test_wrong_passwords_cost_ever_more_time():
     limits = Limits()
     now_s, waits = 1000.0, []
     for _ in range(FREE_TRIES + 6):
-        limits.wrong("a", now_s)
-        waits.append(limits.locked_s("a", now_s))
-        now_s += limits.locked_s("a", now_s) + 0.1
+        limits.wrong(A, now_s)
+        waits.append(limits.locked_s(A, now_s))
+        now_s += limits.locked_s(A, now_s) + 0.1
     assert waits[: FREE_TRIES - 1] == [0] * (FREE_TRIES - 1)
     assert waits[FREE_TRIES - 1 :] == [30, 60, 120, 240, 480, LONGEST_LOCK_S, LONGEST_LOCK_S]
-    assert limits.locked_s("b", now_s) == 0
+    assert limits.locked_s(Guesser("b"), now_s) == 0
     assert not limits.quiet(now_s)
     assert limits.quiet(now_s + FORGET_S)
-    limits.wrong("a", now_s + FORGET_S)
-    assert limits.locked_s("a", now_s + FORGET_S) == 0
+    limits.wrong(A, now_s + FORGET_S)
+    assert limits.locked_s(A, now_s + FORGET_S) == 0
     assert not limits.quiet(now_s + FORGET_S)
 
 
@@ -179,8 +201,38 @@ def test_requests_that_are_too_many():
 def test_many_sources_take_bounded_room_and_do_not_wash_a_guesser_away():
     limits = Limits()
     for _ in range(FREE_TRIES):
-        limits.wrong("guesser", 1.0)
+        limits.wrong(Guesser("guesser"), 1.0)
     for number in range(MAX_SOURCES * 3):
         limits.too_many(f"s{number}", 2.0)
     assert len(limits._sources) == MAX_SOURCES
-    assert limits.locked_s("guesser", 3.0) > 0
+    assert limits.locked_s(Guesser("guesser"), 3.0) > 0
+
+
+def test_many_guessers_together_are_slow_and_do_not_keep_the_owner_out():
+    limits, now_s, judged = Limits(), 1.0, 0
+    limits.right(Guesser("owner"), now_s)
+    for number in range(MAX_SOURCES * 40):
+        guesser = Guesser(f"s{number % (MAX_SOURCES * 2)}")
+        if not limits.locked_s(guesser, now_s):
+            limits.wrong(guesser, now_s)
+            judged += 1
+        now_s += 0.01
+    assert judged <= FREE_OF_ALL + (now_s - 1) + 1
+    assert not limits.quiet(now_s)
+    assert limits.locked_s(Guesser("s0"), now_s) > 0
+    assert limits.locked_s(Guesser("owner"), now_s) == 0
+    assert limits.locked_s(Guesser("neighbour", near=True), now_s) == 0
+
+
+def test_whose_guess_it_is():
+    networks = (ip_network("10.0.2.0/24"), ip_network("fd00::/64"))
+    assert guesser_of("::ffff:8.8.8.8", networks) == Guesser("8.8.8.8")
+    assert guesser_of("2001:db8:0:1::5", networks) == Guesser("2001:db8:0:1::/64", "2001:db8::/48")
+    # A neighbour that guesses locks itself out, not its network.
+    assert guesser_of("fd00::5", networks) == Guesser("fd00::5", near=True)
+    assert guesser_of("10.0.2.9", networks) == Guesser("10.0.2.9", near=True)
+    limits = Limits()
+    for number in range(FREE_WIDER):
+        limits.wrong(guesser_of(f"2001:db8:0:{number:x}::1", networks), 1.0)
+    assert limits.locked_s(guesser_of("2001:db8:0:ffff::1", networks), 1.0) > 0
+    assert limits.locked_s(guesser_of("2001:db8:1::1", networks), 1.0) == 0

@@ -87,14 +87,14 @@ async def test_the_device_itself_commands_nothing(device: Device, tmp_path: Path
                     assert await status(client, agent, there) == 403, there
                 assert await status(client, agent, "/command", "POST") == 403
             reader, writer = await asyncio.open_connection("127.0.0.1", door.terminal_port)
-            assert b"and not the device itself" in await asyncio.wait_for(reader.read(), 10)
+            assert b"Set http.server.username" in await asyncio.wait_for(reader.read(), 10)
             writer.close()
             await door.tell(username="u", password="p")
             assert await status(client, basic("u", "p"), "/command/ver") == 200
     assert not device.power.reboots
 
 
-async def test_strangers_of_other_networks_get_no_terminal():
+async def test_nobody_gets_a_terminal_over_tcp_without_an_account():
     def unused(*_: object) -> None:
         raise AssertionError
 
@@ -104,8 +104,8 @@ async def test_strangers_of_other_networks_get_no_terminal():
     with inside, outside:
         outside.setblocking(False)
         inside.setblocking(False)
-        await terminal.serve(inside, "8.8.8.8")
-        assert (await asyncio.get_running_loop().sock_recv(outside, 1000)).startswith(b"Only the device's own network")
+        await terminal.serve(inside, "10.0.2.2")
+        assert (await asyncio.get_running_loop().sock_recv(outside, 1000)).startswith(b"Set http.server.username")
 
 
 async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: aiohttp.ClientSession):
@@ -125,6 +125,22 @@ async def test_wrong_passwords_lock_their_sender_out(door: DoorProcess, client: 
     reader, writer = await asyncio.open_connection("127.0.0.1", door.terminal_port)
     assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"Too many wrong passwords")
     writer.close()
+
+
+async def test_a_page_does_not_lock_the_owner_out():
+    access = Access(Config(username="u", password="p"))
+    host = {"Host": "10.0.2.15"}
+    for headers in ({"Origin": "http://evil.example"}, {"Referer": "http://evil.example/"}, BROWSER):
+        for acts in (True, False):
+            for _ in range(FREE_TRIES * 2):
+                await access.judge("127.0.0.1", host | headers | basic("u", "wrong"), acts=acts)
+    refused = await access.judge("127.0.0.1", host | {"Referer": "http://evil.example/"} | basic("u", "p"), acts=False)
+    assert refused is not None
+    assert refused.status == 429  # it is no way to go on guessing either
+    own = BROWSER | {"Referer": "http://10.0.2.15/"}
+    for headers in ({}, own):
+        for acts in (True, False):
+            assert await access.judge("127.0.0.1", host | headers | basic("u", "p"), acts=acts) is None
 
 
 async def test_a_flood_of_requests_is_slowed_down():
@@ -199,7 +215,7 @@ async def test_other_sites_only_if_the_owner_names_them(door: DoorProcess, clien
         assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (200, app)
         assert response.headers["Vary"] == "Origin"
     async with client.options("/command", headers={"Origin": "https://evil.example"}) as response:
-        assert response.status == 401
+        assert response.status == 403
         assert "Access-Control-Allow-Origin" not in response.headers
 
 

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.support.fakes import Device
-from tests.support.httpdoor import console, door_process, listening
+from tests.support.httpdoor import DoorProcess, console, door_process, listening
 from tests.unit.http.conftest import basic
 from zentrid.http.config import Config, config_from_line
-from zentrid.http.gate import Listener
+from zentrid.http.gate import MAX_WAITING, Gate, Listener
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off():
@@ -43,6 +44,61 @@ async def test_a_reader_that_takes_nothing_is_cut_off():
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+class Unbounded(asyncio.Protocol):
+    """Parses requests and lets any number of them wait, as some versions of the library do."""
+
+    def __init__(self) -> None:
+        self._messages: list[bytes] = []
+        self.most = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._messages += [b""] * data.count(b"\r\n\r\n")
+        self.most = max(self.most, len(self._messages))
+
+    def next(self, gate: Gate) -> None:
+        """Begin a request and answer it."""
+        self._messages.pop()
+        gate.handling()
+        gate.answered()
+
+
+async def test_requests_that_wait_are_bounded_however_fast_they_are_answered():
+    inner, request = Unbounded(), b"GET / HTTP/1.1\r\n\r\n"
+    here, there = socket.socketpair()
+    with there:
+        there.setblocking(False)
+        made = await asyncio.get_running_loop().connect_accepted_socket(lambda: Gate(inner, {}, 9.0), here)
+        gate = made[1]
+        for _ in range(3):  # a client that sends a few ahead is served
+            gate.data_received(request * MAX_WAITING)
+            for _ in range(MAX_WAITING):
+                inner.next(gate)
+        assert not made[0].is_closing()
+        for _ in range(100):
+            gate.data_received(request * 3)
+            inner.next(gate)
+            if made[0].is_closing():
+                break
+        assert inner.most <= MAX_WAITING + 3
+        assert made[0].is_closing()
+        await asyncio.wait_for(gate.ended.wait(), 5)
+        assert await asyncio.get_running_loop().sock_recv(there, 100) == b""
+
+
+async def test_the_library_tells_how_many_requests_wait(door: DoorProcess):
+    """The bound stands on a name inside the library: here it shows if that is gone."""
+    server = web.Server(lambda _request: web.Response())  # type: ignore[arg-type, return-value]
+    assert len(server()._messages) == 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    one = f"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1:{door.port}\r\n\r\n".encode()
+    writer.write(one * 5)
+    async with asyncio.timeout(10):
+        for _ in range(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+            await reader.readexactly(len(b'{"error": "there is nothing here"}'))
+    writer.close()
 
 
 @pytest.fixture

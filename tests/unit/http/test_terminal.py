@@ -82,12 +82,38 @@ async def tcp(door: DoorProcess):
 
 
 async def test_over_tcp(door: DoorProcess):
+    await door.tell(username="admin", password="secret")
     reader, writer = await tcp(door)
-    assert await asyncio.wait_for(reader.readuntil(b"> "), 10) == (VERSION + "> ").encode()
+    writer.write(b"admin\rsecret\r")
+    assert VERSION.encode() in await asyncio.wait_for(reader.readuntil(b"\r\n> "), 10)
     writer.write(b"get system.uuid\r")
     assert b"6f1e3c52" in await asyncio.wait_for(reader.readuntil(b"7d11\r\n"), 10)
     writer.write(b"\x04")
     await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+
+
+POST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1:2000\r\nOrigin: http://evil.example\r\n\r\nset system.name evil\r\n"
+
+
+@pytest.mark.parametrize("sent", [POST, b"\x16\x03\x01\x02\n\n\r\n\r\n", b"\x00\x03\x00\n\n"])
+async def test_over_tcp_a_page_neither_commands_nor_guesses(door: DoorProcess, device: Device, sent: bytes):
+    before = device.settings.values.text("system.name")
+    for account in ({}, {"username": "admin", "password": "secret"}):
+        await door.tell(**account)
+        for _ in range(8):
+            reader, writer = await tcp(door)
+            writer.write(sent)
+            try:
+                said = await asyncio.wait_for(reader.read(), 10)
+            except ConnectionError:
+                said = b""
+            writer.close()
+            assert said in (b"", b"User name: ", b"Set http.server.username and http.server.password first.\r\n")
+    assert device.settings.values.text("system.name") == before
+    reader, writer = await tcp(door)
+    writer.write(b"admin\rsecret\r")
+    await asyncio.wait_for(reader.readuntil(b"\r\n> "), 10)
     writer.close()
 
 

@@ -27,7 +27,7 @@ async def _up(call: Call) -> str:
 
 def _say_if_unconfirmed(call: Call) -> None:
     if call.ctx.network.unconfirmed:
-        call.out.log("No gateway, so nothing checks this address: 'network_verify' within 60 s keeps it.", "error")
+        call.out.log("No gateway, so nothing checks this address: 'network_verify' within 60 s keeps it.")
 
 
 async def _down(call: Call) -> Reply:

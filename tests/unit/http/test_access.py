@@ -133,14 +133,16 @@ async def test_a_page_does_not_lock_the_owner_out():
     for headers in ({"Origin": "http://evil.example"}, {"Referer": "http://evil.example/"}, BROWSER):
         for acts in (True, False):
             for _ in range(FREE_TRIES * 2):
-                await access.judge("127.0.0.1", host | headers | basic("u", "wrong"), acts=acts)
-    refused = await access.judge("127.0.0.1", host | {"Referer": "http://evil.example/"} | basic("u", "p"), acts=False)
+                await access.judge("127.0.0.1", host | headers | basic("u", "wrong"), local=HERE, acts=acts)
+    refused = await access.judge(
+        "127.0.0.1", host | {"Referer": "http://evil.example/"} | basic("u", "p"), local=HERE, acts=False
+    )
     assert refused is not None
     assert refused.status == 429  # it is no way to go on guessing either
     own = BROWSER | {"Referer": "http://10.0.2.15/"}
     for headers in ({}, own):
         for acts in (True, False):
-            assert await access.judge("127.0.0.1", host | headers | basic("u", "p"), acts=acts) is None
+            assert await access.judge("127.0.0.1", host | headers | basic("u", "p"), local=HERE, acts=acts) is None
 
 
 async def test_a_flood_of_requests_is_slowed_down():

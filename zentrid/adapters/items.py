@@ -4,7 +4,7 @@
     sets/<id>/            apps/<name> and files/<path>, links into the store; set.json
     slot-a, slot-b        links to the slots' sets; a switch is one rename
     previous-a, -b        where a slot goes back to while its new set is on trial
-    incoming/             what is being received and unpacked; never looked into by anybody but the worker
+    incoming/             what is being received (<name>.payload) and unpacked; never looked into by anybody but the worker
 
 A set and all it names is on the medium before anything points to it. Blocking; everything may raise OSError.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from typing import Final
 from zentrid.core.items import MAX_SET_BYTES, Held, ItemSet, Room, SetError, parse_set
 from zentrid.core.names import SLOTS, SlotName
 from zentrid.update.durable import Hook, flush_folder, no_hook, remove_tree, write_durable
+from zentrid.update.spool import ROOT_DIGITS
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ FILES_LINK: Final = Path("/run/zentri/files")
 """The stable path of the files of bundles, for applications and everybody else."""
 _FOLDERS: Final = ("store", "sets")
 _OPEN: Final = 0o755
+_PAYLOAD: Final = ".payload"
+_DISK_BLOCK_BYTES: Final = 512
+"""What `st_blocks` counts in."""
 
 
 class ItemFolder:
@@ -74,16 +79,39 @@ class ItemFolder:
         return Room(found.f_bavail * found.f_frsize, found.f_favail)
 
     # --- making a set ---------------------------------------------------------------------------------------------
-    def make_incoming(self) -> Path:
-        """Make an empty folder for what is received."""
-        path = self.top / "incoming"
+    def make_incoming(self, wanted: Collection[str] = ()) -> Path:
+        """Make the folder for what is received. What an interrupted update has of the `wanted` payloads stays, and no more."""
         self._hook("empty incoming")
-        if path.exists():
-            remove_tree(path)
+        self._empty_incoming(lambda name: name in wanted)
         self._make_folders()
-        path.mkdir()
+        path = self.top / "incoming"
+        path.mkdir(exist_ok=True)
         path.chmod(_OPEN)
         return path
+
+    def payload(self, name: str) -> Path:
+        """Return where the payload of the store's entry `name` is received."""
+        return self.top / "incoming" / f"{name}{_PAYLOAD}"
+
+    def arrived_bytes(self, wanted: Iterable[str]) -> int:
+        """Return what of these payloads has its room on the disk already."""
+        total_bytes = 0
+        for name in wanted:
+            with suppress(FileNotFoundError):
+                total_bytes += self.payload(name).lstat().st_blocks * _DISK_BLOCK_BYTES
+        return total_bytes
+
+    def _empty_incoming(self, stays: Callable[[str], bool]) -> None:
+        """Remove what is received, but for payloads whose names `stays`."""
+        path = self.top / "incoming"
+        for entry in sorted(path.iterdir()) if path.is_dir() else ():
+            name, plain = entry.name.removesuffix(_PAYLOAD), stat.S_ISREG(entry.lstat().st_mode)
+            if plain and name != entry.name and stays(name):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                remove_tree(entry)
+            else:
+                entry.unlink()
 
     def _make_folders(self) -> None:
         for folder in (self.top, *(self.top / name for name in _FOLDERS)):
@@ -174,8 +202,11 @@ class ItemFolder:
         return target.name if (self.top / "sets" / target.name).is_dir() else ""
 
     # --- tidying --------------------------------------------------------------------------------------------------
-    def collect(self, *, keep_previous: bool) -> None:
-        """Remove what no slot's link leads to, and what was left half done."""
+    def collect(self, *, keep_previous: bool, unfinished: Collection[str] = ()) -> None:
+        """Remove what no slot's link leads to, and what was left half done.
+
+        `unfinished`: first 32 digits of root hashes whose payloads an interrupted update goes on with.
+        """
         if not self.top.is_dir():
             return
         if not keep_previous:
@@ -188,8 +219,9 @@ class ItemFolder:
         self._remove_others("store", used)
         for path in self.top.glob(".*.new"):
             path.unlink()
-        if (self.top / "incoming").exists():
-            remove_tree(self.top / "incoming")
+        self._empty_incoming(lambda name: name[:ROOT_DIGITS] in unfinished)
+        with suppress(OSError):
+            (self.top / "incoming").rmdir()  # unless something stays
 
     def _links(self) -> list[str]:
         return [path.name for path in self.top.iterdir() if path.is_symlink() and not path.name.startswith(".")]

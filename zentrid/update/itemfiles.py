@@ -72,10 +72,11 @@ class Incoming:
             return
         base = self._base()
         self._held = {(held.type, held.name): held for held in (base.items if base else ())}
-        incoming = self._folder.make_incoming()
+        incoming = self._folder.make_incoming(wanted.keys())
         for number, (name, item) in enumerate(wanted.items()):
-            payload, tree = incoming / f"{number}.payload", incoming / str(number)
-            fd = self._opened(payload, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            payload, tree = self._folder.payload(name), incoming / str(number)
+            # What is there of an interrupted update is looked at block by block, like everything on a target.
+            fd = self._opened(payload, os.O_RDWR | os.O_CREAT)
             # Now, and not in the middle: a full disk is noticed before anything is fetched.
             os.posix_fallocate(fd, 0, blocks_for(item.size_bytes) * BLOCK_BYTES)
             sources = self._sources(item)

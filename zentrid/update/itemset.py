@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from zentrid.adapters.items import ItemFolder
 from zentrid.bundle.manifest import Manifest
@@ -20,6 +21,7 @@ from zentrid.core.bootstate import BootStateWriteError
 from zentrid.core.items import (
     HEALTHY,
     ItemSet,
+    Room,
     changed_apps,
     items_event_at_start,
     items_refusal,
@@ -41,6 +43,7 @@ from zentrid.update.ledger import Ledger
 from zentrid.update.link import Parts, WorkerLink
 from zentrid.update.origin import Origin
 from zentrid.update.protocol import InstallSpec
+from zentrid.update.spool import unfinished
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +84,17 @@ class ItemUpdates:
         """Check that the release's applications and files can be installed. Raises UpdateRefusedError, OSError."""
         base = await asyncio.to_thread(self._base, target)
         found = items_refusal(manifest, base, self._parts.slots.running)
-        wanted = [] if found else list((await asyncio.to_thread(missing, self._folder, manifest)).values())
+        wanted = {} if found else await asyncio.to_thread(missing, self._folder, manifest)
         if wanted:
-            found = room_refusal(room_needed(wanted), await asyncio.to_thread(self._folder.room))
+            room = await asyncio.to_thread(self._room, wanted)
+            found = room_refusal(room_needed(list(wanted.values())), room)
         if found:
             raise UpdateRefusedError(found.reason, found.sentence)
+
+    def _room(self, wanted: Iterable[str]) -> Room:
+        """Return the room for these: what an interrupted update has of them is there already."""
+        room = self._folder.room()
+        return replace(room, free_bytes=room.free_bytes + self._folder.arrived_bytes(wanted))
 
     def _base(self, target: SlotName) -> ItemSet | None:
         """Return the set whose contents are carried over: the running slot's; from safe mode the other slot's, or its own."""
@@ -325,6 +334,7 @@ class ItemUpdates:
     async def tidy(self) -> None:
         """Remove what nothing needs any more; what cannot be removed now is removed later."""
         try:
-            await asyncio.to_thread(self._folder.collect, keep_previous=self.on_trial)
+            begun = await asyncio.to_thread(unfinished, self._parts.paths.spool)
+            await asyncio.to_thread(self._folder.collect, keep_previous=self.on_trial, unfinished=begun)
         except OSError as error:
             log.error("update: old applications and files cannot be removed (%s)", error)

@@ -28,6 +28,17 @@ _FRAME: Final = struct.Struct(">4sQ32s")
 _MAGIC: Final = b"ZSP1"
 
 
+ROOT_DIGITS: Final = 32
+"""So many digits of a payload's root hash begin the names of its files."""
+
+
+def unfinished(folder: Path) -> frozenset[str]:
+    """Return the first digits of the root hashes whose streams an update has begun and not ended."""
+    with suppress(OSError):
+        return frozenset(path.name[:ROOT_DIGITS] for path in folder.glob("*.head"))
+    return frozenset()
+
+
 def clear(folder: Path) -> None:
     """Remove all that updates kept there: the last one is complete. What cannot be removed is left."""
     with suppress(OSError):
@@ -58,7 +69,7 @@ class Spool:
 
     def stream(self, root_hash: str, base_hash: str | None) -> StreamSpool:
         """Return the place of one stream."""
-        name = f"{root_hash[:32]}-{(base_hash or 'none')[:32]}"
+        name = f"{root_hash[:ROOT_DIGITS]}-{(base_hash or 'none')[:ROOT_DIGITS]}"
         self._kept.add(name)
         return StreamSpool(self._folder / name if self._folder else None, self)
 
@@ -73,14 +84,13 @@ class Spool:
 
     def knows(self, root_hash: str) -> bool:
         """Tell whether an earlier run of this installation got as far as this payload's stream."""
-        return self._folder is not None and any(self._folder.glob(f"{root_hash[:32]}-*.head"))
+        return self._folder is not None and any(self._folder.glob(f"{root_hash[:ROOT_DIGITS]}-*.head"))
 
     def knows_others(self, root_hashes: set[str]) -> bool:
         """Tell whether the installation of anything else was interrupted."""
-        if self._folder is None:
-            return False
-        own = {root_hash[:32] for root_hash in root_hashes}
-        return any(path.name[:32] not in own for path in self._folder.glob("*.head"))
+        return self._folder is not None and bool(
+            unfinished(self._folder) - {root_hash[:ROOT_DIGITS] for root_hash in root_hashes}
+        )
 
     def count(self, size_bytes: int) -> None:
         """Count received bytes. Raises UpdateRefusedError, reason `budget`, when there were more than allowed."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +26,12 @@ DOOR_ARGV: Final = (sys.executable, "-m", "zentrid.http")
 INTERFACE: Final = "eth0"
 BACKLOG: Final = 16
 SETTLE_S: Final = 0.5
-"""A changed setting takes effect after so long: the answer to whom has set it goes out first."""
+"""Changed settings take effect so long after the last of them: the answer to whom has set it goes out first."""
+MOST_CHANGES: Final = 20
+"""But settings that change all the time are no way to keep others from taking effect."""
 BIND_AGAIN_S: Final = 5.0
+MISSING_AGAIN_S: Final = 60.0
+"""A port that is missing while the other one is open is tried again after so long without a connection."""
 END_S: Final = 8.0
 HEALTHY_S: Final = 30.0
 PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
@@ -35,6 +39,8 @@ MAX_LINES: Final = 60
 """So many lines of the process go into the log in `LINES_S`; its other ones are dropped."""
 LINES_S: Final = 60.0
 _LINE_BYTES: Final = 1000
+Sockets = tuple[socket.socket | None, socket.socket | None]
+"""Of the web server and of the TCP terminal."""
 _VARIABLES: Final = ("http.server.", "remote_terminal.", "setup.web.")
 
 
@@ -128,7 +134,7 @@ class HttpDoor:
         self._pauses_s = tuple(pauses_s)
         self._changed = asyncio.Event()
         self._failures = 0
-        self._told = False
+        self._told: set[int] = set()
         self.starts = 0
         """How often the process was started."""
 
@@ -156,33 +162,35 @@ class HttpDoor:
             if not plan.open:
                 await self._changed.wait()
                 continue
-            try:
-                sockets = await asyncio.to_thread(self._open, plan)
-            except OSError as error:
-                if not self._told:
-                    log.error(
-                        "the HTTP door cannot be opened (%s); check http.server.port and remote_terminal.port",
-                        error.strerror or error,
-                    )
-                self._told = True
+            sockets, taken = await asyncio.to_thread(self._open, plan)
+            self._tell_taken(taken)
+            if sockets == (None, None):
                 await self._change(BIND_AGAIN_S)
                 continue
-            self._told = False
             try:
-                await self._hold(plan, sockets)
+                await self._hold(plan, sockets, whole=not taken)
             finally:
                 for one in sockets:
                     if one is not None:
                         one.close()
 
-    def _open(self, plan: Plan) -> tuple[socket.socket | None, socket.socket | None]:
-        http = self._bind(plan.http_port, plan.interface) if plan.http_port else None
-        try:
-            return http, self._bind(plan.terminal_port, plan.interface) if plan.terminal_port else None
-        except OSError:
-            if http is not None:
-                http.close()
-            raise
+    def _open(self, plan: Plan) -> tuple[Sockets, dict[int, str]]:
+        """Return the sockets, and why a port cannot be had: a wrong number for the one must not take the other away."""
+        found: list[socket.socket | None] = [None, None]
+        taken: dict[int, str] = {}
+        for place, port in enumerate((plan.http_port, plan.terminal_port)):
+            try:
+                found[place] = self._bind(port, plan.interface) if port else None
+            except OSError as error:
+                taken[port] = error.strerror or str(error)
+        return (found[0], found[1]), taken
+
+    def _tell_taken(self, taken: Mapping[int, str]) -> None:
+        for port in taken.keys() - self._told:
+            log.error(
+                "port %d cannot be opened (%s); check http.server.port and remote_terminal.port", port, taken[port]
+            )
+        self._told = set(taken)
 
     async def _change(self, timeout_s: float) -> None:
         """Wait for a changed setting, but no longer than this."""
@@ -190,10 +198,15 @@ class HttpDoor:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
 
-    async def _hold(self, plan: Plan, sockets: tuple[socket.socket | None, socket.socket | None]) -> None:
-        """Hold the sockets until other ones are wanted."""
+    async def _hold(self, plan: Plan, sockets: Sockets, *, whole: bool) -> None:
+        """Hold the sockets until other ones are wanted; if one is missing, only for a while, when nobody is there."""
         while self._plan().sockets == plan.sockets:
-            if not await self._somebody(sockets):
+            try:
+                async with asyncio.timeout(None if whole else MISSING_AGAIN_S):
+                    came = await self._somebody(sockets)
+            except TimeoutError:
+                return
+            if not came:
                 self._changed.clear()
                 await asyncio.sleep(SETTLE_S)
                 continue
@@ -211,7 +224,7 @@ class HttpDoor:
             log.warning("the HTTP door's process ended with status %d; started again in %g s", status, pause_s)
             await self._change(pause_s)
 
-    async def _somebody(self, sockets: tuple[socket.socket | None, socket.socket | None]) -> bool:
+    async def _somebody(self, sockets: Sockets) -> bool:
         """Wait until somebody connects (True) or a setting changes (False)."""
         loop = asyncio.get_running_loop()
         came = asyncio.Event()
@@ -228,8 +241,17 @@ class HttpDoor:
             for wait in waits:
                 wait.cancel()
 
+    async def _settled(self) -> None:
+        """Wait until settings have not changed for a moment: whoever sets some in a row is still heard as before."""
+        for _ in range(MOST_CHANGES):
+            self._changed.clear()
+            await asyncio.sleep(SETTLE_S)
+            if not self._changed.is_set():
+                return
+        self._changed.clear()
+
     # --- the process ------------------------------------------------------------------------------------------------
-    async def _serve(self, plan: Plan, sockets: tuple[socket.socket | None, socket.socket | None]) -> int:
+    async def _serve(self, plan: Plan, sockets: Sockets) -> int:
         """Run the process until it ends or other sockets are wanted; return its exit status."""
         fds = [-1 if one is None else one.fileno() for one in sockets]
 
@@ -259,8 +281,7 @@ class HttpDoor:
                 await asyncio.wait((ended, changed), return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
                 if self._changed.is_set() and not ended.done():
-                    self._changed.clear()
-                    await asyncio.sleep(SETTLE_S)
+                    await self._settled()
                     if self._plan().sockets != plan.sockets:
                         return 0
                     _tell(process, told())

@@ -72,7 +72,7 @@ class Door:
             self._open(runner.server)
             running = [asyncio.create_task(listener.run()) for listener in self._listeners]
             ends = [asyncio.create_task(self._follow(stdin)), asyncio.create_task(self._idle())]
-            await asyncio.wait((*ends, *running), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((*ends, *running), return_when=asyncio.FIRST_COMPLETED)
             for task in (*ends, *running):
                 task.cancel()
             await asyncio.gather(*ends, *running, return_exceptions=True)
@@ -80,6 +80,8 @@ class Door:
             if self._site.gates is not None:
                 self._site.gates.close_idle()
             await asyncio.gather(*(listener.stop(END_S) for listener in self._listeners))
+            for task in done:
+                task.result()  # what failed inside must not look like an idle end
         finally:
             await runner.cleanup()
 

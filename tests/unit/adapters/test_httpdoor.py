@@ -59,6 +59,7 @@ class Kept:
         self.bound: list[tuple[int, str]] = []
         self.ports: dict[int, int] = {}
         self.refuse = False
+        self.taken: set[int] = set()
         self.door = HttpDoor(
             lambda: plan_of(self.values, identity=Path("/identity"), setup=False, safe_mode=False),
             argv=(sys.executable, "-c", child),
@@ -68,7 +69,7 @@ class Kept:
         self.door.follow(self.values)
 
     def _bind(self, port: int, interface: str) -> socket.socket:
-        if self.refuse:
+        if self.refuse or port in self.taken:
             raise OSError(98, "Address already in use")
         self.bound.append((port, interface))
         listener = socket.create_server(("127.0.0.1", 0))
@@ -212,12 +213,42 @@ async def test_a_port_that_is_taken_is_tried_again(fast: None, caplog: pytest.Lo
     async with keeping() as kept:
         kept.refuse = True
         kept.values.set("http.server.port", 81)
-        await until(lambda: "cannot be opened (Address already in use)" in caplog.text)
+        await until(lambda: "port 81 cannot be opened (Address already in use)" in caplog.text)
         await asyncio.sleep(0.6)
         assert caplog.text.count("cannot be opened") == 1
         kept.refuse = False
         await until(lambda: (81, "all") in kept.bound)
         assert (await kept.told(81))["pid"]
+
+
+async def test_a_terminal_port_that_is_taken_leaves_the_web_server(
+    fast: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(httpdoor, "MISSING_AGAIN_S", 0.4)
+    async with keeping() as kept:
+        kept.taken = {22}
+        kept.values.set("remote_terminal.port", 22)
+        kept.values.set("remote_terminal.enabled", True)
+        await until(lambda: "port 22 cannot be opened" in caplog.text)
+        assert (await kept.told())["pid"]
+        await kept.say("bye")
+        await asyncio.sleep(1)
+        assert caplog.text.count("port 22 cannot be opened") == 1
+        kept.taken = set()
+        await until(lambda: (22, "all") in kept.bound)
+        assert (await kept.told())["terminal_fd"] != -1
+
+
+async def test_settings_that_are_made_in_a_row_take_effect_after_the_last(fast: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(httpdoor, "SETTLE_S", 0.4)
+    async with keeping() as kept:
+        await kept.told()
+        for name in "abcd":
+            kept.values.set("http.server.username", name)
+            await asyncio.sleep(0.25)
+            assert (await kept.told())["username"] == ""
+        await asyncio.sleep(0.8)
+        assert (await kept.told())["username"] == "d"
 
 
 async def test_the_process_that_does_not_end_is_killed(fast: None, monkeypatch: pytest.MonkeyPatch):

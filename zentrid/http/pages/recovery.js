@@ -48,7 +48,9 @@ on("set-account", async (form) => {
 on("set-network", async (form) => {
   await command("set wlan.ssid " + quoted(form.get("ssid")));
   await command("set wlan.password " + quoted(form.get("password")));
-  return await command("save");
+  await command("set network.default_interface wlan");
+  await command("save");
+  return "Saved. It takes effect with network_restart, or at the next start.";
 });
 
 async function show() {

@@ -26,6 +26,8 @@ def test_a_bundle_from_a_web_server_and_one_that_is_sent_in_safe_mode(cold: Watc
     cold.power_on()
     cold.wait_for_healthy()
     cold.send("set ota.reboot manual").expect_ok()
+    # The one port that leads from this computer to the board is the web server's otherwise.
+    cold.send("set http.server.enabled 0").expect_ok()
     cold.send("set ota.upload.port 80").expect_ok()
     cold.send("save").expect_ok()
     with WebHost(bundle.read_bytes()).running() as web:

@@ -20,6 +20,7 @@ from tests.support.fakes import Device
 from tests.support.webhost import WebHost
 from zentrid import webworker
 from zentrid.adapters import webclient
+from zentrid.adapters.rights import KEEP_RIGHTS
 from zentrid.adapters.webclient import WebClient, WebFiles
 from zentrid.core.crc16 import crc16
 from zentrid.core.webrequest import Head, WebRequest, parse_head
@@ -338,6 +339,7 @@ def test_an_unusable_list_of_authorities_is_none(tmp_path: Path) -> None:
 
 
 def test_without_its_user_it_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEEP_RIGHTS)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     monkeypatch.setattr(os, "umask", lambda _: 0)

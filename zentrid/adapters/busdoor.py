@@ -214,8 +214,9 @@ class BusDoor:
         await child.kill()
 
     async def _end_all(self) -> None:
-        for child in tuple(self._children):
-            await self._end(child)
+        # All at once: who is cancelled here must not leave the others running.
+        children, self._children = self._children, []
+        await asyncio.gather(*(child.kill() for child in children))
 
 
 async def _readable(listener: socket.socket) -> None:

@@ -16,6 +16,7 @@ from tests.support.items import Payload, add, device_with, file
 from zentrid.adapters.items import ItemFolder
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.bundle.tree import BLOCK_BYTES
+from zentrid.core.items import RESERVE_BYTES
 
 SIZE_BYTES = 16_000_000
 """Sixteen frames; some of what was sent is on its way when the worker dies."""
@@ -122,20 +123,22 @@ async def test_a_damaged_piece_of_it_is_fetched_again(scene: Device, offer: Offe
 
 
 async def test_what_is_there_needs_no_room_again(scene: Device, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has room for half of the payload, which is there already."""
     offer("1.0.1", [file("big", os.urandom(SIZE_BYTES))])
     await kill_late(scene)
     real = os.statvfs
 
     def nearly_full(path: str | Path) -> os.statvfs_result:
         found = list(real(path))
-        found[4] = (96 * 1024 * 1024) // found[1]
+        found[4] = (RESERVE_BYTES + SIZE_BYTES // 2) // found[1]  # free blocks for us
         return os.statvfs_result(found)
 
     monkeypatch.setattr(os, "statvfs", nearly_full)
-    folder = ItemFolder(scene.folder / "data/items")
-    name = incoming(scene)[0].name.removesuffix(".payload")
-    assert folder.arrived_bytes([name]) >= SIZE_BYTES
-    assert folder.arrived_bytes(["ab" * 32 + ".file"]) == 0
+    last = await scene.update()
+    assert last.ok, last.message
+    offer("1.0.2", [file("another", os.urandom(SIZE_BYTES))])
+    last = await scene.update()
+    assert (last.ok, last.reason) == (False, "low_space")
 
 
 def test_only_payloads_that_are_wanted_stay(tmp_path: Path) -> None:

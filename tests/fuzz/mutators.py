@@ -69,12 +69,19 @@ def patch(data: bytes, change: Change, dice: random.Random) -> bytes:
 def _repacked(data: bytes, header: PatchHeader, start: int, end: int, change: Change) -> bytes:
     """Change what the zstd frame from `start` to `end` holds, and put its new length where the old one was."""
     try:
-        plain = zstandard.ZstdDecompressor().decompress(data[start:end], max_output_size=1 << 20)
-    except zstandard.ZstdError:  # it has a dictionary
+        plain = unpacked(data[start:end], 1 << 20)
+    except zstandard.ZstdError:  # it has a dictionary, or claims too much
         return data[:start] + change(data[start:end]) + data[end:]
     packed = zstandard.ZstdCompressor(level=1).compress(change(plain))
     old, new = struct.pack(">I", end - start), struct.pack(">I", len(packed))
     return data[: header.leaf_offset].replace(old, new, 1) + data[header.leaf_offset : start] + packed + data[end:]
+
+
+def unpacked(frame: bytes, most_bytes: int) -> bytes:
+    """Return what a zstd frame holds. Raises ZstdError, also for a changed frame that claims more than there is memory."""
+    if zstandard.frame_content_size(frame) > most_bytes:
+        raise zstandard.ZstdError("it claims too much")
+    return zstandard.ZstdDecompressor().decompress(frame, max_output_size=most_bytes)
 
 
 def _with_root(data: bytes) -> bytes:
@@ -83,7 +90,7 @@ def _with_root(data: bytes) -> bytes:
         header = PatchHeader.parse(data)
         base = None if header.from_nothing else HashTree.from_reader(io.BytesIO(BASE))
         runs_end = header.leaf_offset + header.leaf_bytes - header.missing * HASH_BYTES
-        runs = zstandard.ZstdDecompressor().decompress(data[header.leaf_offset : runs_end], max_output_size=1 << 16)
+        runs = unpacked(data[header.leaf_offset : runs_end], 1 << 16)
         hashes = data[runs_end : header.leaf_offset + header.leaf_bytes]
         leaves = expand_runs(runs, hashes, min(header.target_blocks, 4000), base)
         root = HashTree(leaves).root

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support.commandline import console
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess, console, door_process, listening
+from tests.support.httpdoor import DoorProcess, door_process, listening
 from tests.unit.http.conftest import basic
 from zentrid.http.config import Config, config_from_line
 from zentrid.http.gate import MAX_WAITING, Gate, Listener

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from zentrid.adapters.sessions import CommandServer
 from zentrid.commands.catalog import build_registry
+from zentrid.commands.registry import Registry
 
 from .fakes import Device
 
 
 @asynccontextmanager
-async def console(device: Device, path: Path) -> AsyncIterator[Path]:
-    """Serve the command language on a local socket."""
-    server = CommandServer(build_registry(), device.ctx)
+async def console(device: Device, path: Path, registry: Registry | None = None) -> AsyncIterator[Path]:
+    """Serve the command language on a local socket: all commands, or those in `registry`."""
+    server = CommandServer(registry or build_registry(), device.ctx)
     await server.start(None, path)
     try:
         yield path

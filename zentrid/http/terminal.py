@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import WSMsgType, web
 
 from zentrid.core.httpapi import MAX_REQUEST_BYTES
+from zentrid.core.places import Place
 from zentrid.errors import ZentriError
 from zentrid.http.access import Access
 from zentrid.http.link import Link, LinkError, Links, pass_bytes
@@ -191,12 +192,13 @@ class TcpTerminal:
         self._sockets = sockets
         self._links = links
 
-    async def serve(self, connection: socket.socket, peer: str) -> None:
+    async def serve(self, connection: socket.socket, peer: str, place: Place) -> None:
         """Serve one connection until its end. Raises OSError, TimeoutError."""
         reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_BYTES)
         try:
             local = str((connection.getsockname() or ("",))[0])
             if await self._admitted(reader, writer, peer, local):
+                place.proven = place.busy = True
                 await self._sockets.lasting(self._bridge(reader, writer))
         finally:
             writer.transport.abort()

@@ -14,10 +14,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.commandline import console
 from tests.support.fakes import Device
 from zentrid.adapters.busdoor import BusDoor
-from zentrid.adapters.sessions import CommandServer
-from zentrid.commands.catalog import build_registry
 
 TOP = Path(__file__).resolve().parents[2]
 CONFIGURATION = TOP / "rootfs_overlay/etc/dbus-1/zentri.conf"
@@ -118,9 +117,22 @@ async def running_bus(
     # Not pytest's folder, which only this user may enter: the daemon becomes another one where it can.
     folder = Path(tempfile.mkdtemp(prefix="zentri-bus-"))
     folder.chmod(0o755)
-    server = CommandServer(build_registry(), device.ctx)
     device.ctx.events.attach()
-    await server.start(None, folder / "console.sock")
+    try:
+        async with (
+            console(device, folder / "console.sock"),
+            _door(folder, service, idle_s, own=own, call=call) as (path, door),
+        ):
+            yield Bus(path, device, door)
+    finally:
+        shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def _door(
+    folder: Path, service: Sequence[str], idle_s: float, *, own: bool, call: bool
+) -> AsyncIterator[tuple[Path, asyncio.Task[None]]]:
+    """Run the D-Bus door alone; give the bus's socket and the door."""
     (folder / "bus.conf").write_text(configuration(folder, own=own, call=call))
     path = folder / "bus"
     python = ["/usr/bin/env", f"PYTHONPATH={TOP}", f"DBUS_SYSTEM_BUS_ADDRESS=unix:path={path}",
@@ -134,13 +146,11 @@ async def running_bus(
         async with asyncio.timeout(10):
             while not path.exists():
                 await asyncio.sleep(0.01)
-        yield Bus(path, device, task)
+        yield path, task
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        await server.stop()
-        shutil.rmtree(folder)
 
 
 def processes(path: Path) -> dict[int, str]:

@@ -76,7 +76,7 @@ def request_from_body(body: bytes) -> CommandRequest:
     flags = value.get("flags", 0)
     if isinstance(flags, bool) or not isinstance(flags, int) or flags & ~_ALL_FLAGS:
         raise BadRequestError("flags must be a number from 0 to 7")
-    if "command" not in value:
+    if value.get("command") is None:
         raise BadRequestError("there is no command in the body")
     line = _field(value, "command", coded=bool(flags & COMMAND_BASE64))
     return CommandRequest(line.rstrip(b"\r\n"), flags, _field(value, "data", coded=bool(flags & DATA_BASE64)))

@@ -37,11 +37,12 @@ def main() -> None:
         sys.modules[name] = None  # type: ignore[assignment]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # Only now: what is large and reads what others send.
+    from zentrid.consoleclient import SOCKET
     from zentrid.dbus.bus import serve
-    from zentrid.dbus.console import SOCKET, Console
+    from zentrid.dbus.console import Console
     from zentrid.dbus.service import Service
 
-    path = os.environ.get("ZENTRI_CONSOLE_SOCKET", str(SOCKET))
+    path = os.environ.get("ZENTRI_CONSOLE_SOCKET", SOCKET)
     serve(lambda listener: Service(Console(Path(path)), listener))
 
 

@@ -1,27 +1,23 @@
-"""A client of the command line's local socket: one connection for each command, and one that follows events."""
+"""The way in: one session of the command line for each call, and one that follows events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from zentrid.core.framing import Frame, FrameError, FrameReader
+from zentrid.consoleclient import CONNECT_S, ClosedError, Result, Session, UnreadableError, connect, text_of
+from zentrid.core.framing import Frame
 from zentrid.core.grammar import MAX_LINE_BYTES
 from zentrid.errors import ZentriError
 
-SOCKET: Final = Path("/run/zentrid/console.sock")
-CONNECT_S: Final = 5.0
-MAX_LOG_LINES: Final = 500
+ANSWER_S: Final = CONNECT_S
+"""How long the answers to the prelude may take."""
 MAX_DATA_BYTES: Final = 64 * 1024
-_READ_BYTES: Final = 16 * 1024
-_HELLO: Final = b"\0machine\n"
-_HELLO_WITH_DATA: Final = b"\0once-all\n"
+_WITH_DATA: Final = b"once-all"
 """One line only: what its command does not take of the bytes behind it is no command. It shows all, and needs no prelude."""
 _PRELUDE: Final = (b"set system.print_level all", b"set system.cmd.buffered 0")
 """A session begins with the device's settings, and these must not keep reasons or events back. They end with the session."""
@@ -37,37 +33,6 @@ class BadLineError(ZentriError):
     """That is not one line, or it is too long; nothing was done."""
 
     reason = "bad_line"
-
-
-@dataclass(frozen=True)
-class Result:
-    """The answer to one command."""
-
-    code: int
-    body: bytes
-    log: tuple[str, ...] = ()
-    """What came before the answer: for a failed command, why."""
-    safe_mode: bool = False
-
-    @property
-    def text(self) -> str:
-        """The answer as text: LF between lines, none at the end."""
-        return text_of(self.body)
-
-    @property
-    def sentence(self) -> str:
-        """The answer in one sentence: of a failed command, the reason."""
-        return self.log[-1] if self.code and self.log else self.text
-
-
-def text_of(body: bytes) -> str:
-    """Return a block's body as text: LF between lines, none at the end. No string of D-Bus may hold a NUL."""
-    return (
-        body.decode("utf-8", "replace")
-        .replace("\r\n", "\n")
-        .removesuffix("\n")
-        .replace("\0", "\N{REPLACEMENT CHARACTER}")
-    )
 
 
 def check_line(line: str) -> bytes:
@@ -88,7 +53,7 @@ def check_line(line: str) -> bytes:
 class Console:
     """The command line of this device."""
 
-    def __init__(self, path: Path = SOCKET) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
 
     async def command(self, line: str, data: bytes = b"") -> Result:
@@ -99,19 +64,20 @@ class Console:
         raw = check_line(line)
         if len(data) > MAX_DATA_BYTES:
             raise BadLineError(f"At most {MAX_DATA_BYTES} bytes can be sent at once; nothing was done.")
-        async with self._session([raw], data, last=True) as frames:
-            return await _answer(frames)
+        async with self._session([raw], data, last=True) as session:
+            return await session.answer()
 
     async def commands(self, lines: Sequence[str]) -> list[Result]:
         """Carry out lines one after the other; return their answers. Raises BadLineError, ConsoleError."""
-        async with self._session([check_line(line) for line in lines], b"", last=True) as frames:
-            return [await _answer(frames) for _ in lines]
+        async with self._session([check_line(line) for line in lines], b"", last=True) as session:
+            return [await session.answer() for _ in lines]
 
     async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield an empty event when following has begun, then what happens. Raises ConsoleError when that ends."""
-        async with self._session([b"events"], b"", last=False) as frames:
+        async with self._session([b"events"], b"", last=False) as session:
             yield {}
-            async for frame in frames:
+            while True:
+                frame = await session.frame()
                 if frame.kind != "L":
                     raise ConsoleError("the command line has stopped telling what happens")
                 event = _event(frame)
@@ -119,53 +85,31 @@ class Console:
                     yield event
 
     @asynccontextmanager
-    async def _session(
-        self, lines: Sequence[bytes], data: bytes, *, last: bool
-    ) -> AsyncIterator[AsyncGenerator[Frame, None]]:
-        """Open a session and send lines in it; the frames begin with the first line's. Raises ConsoleError."""
+    async def _session(self, lines: Sequence[bytes], data: bytes, *, last: bool) -> AsyncIterator[Session]:
+        """Open a session and send lines in it; the blocks begin with the first line's. Raises ConsoleError."""
         try:
-            async with asyncio.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_unix_connection(self._path)
+            session = await connect(str(self._path), _WITH_DATA if data else b"machine")
         except OSError as error:
             raise ConsoleError("the command line is not running now; try again in a moment") from error
         try:
             prelude = () if data else _PRELUDE
-            hello = _HELLO_WITH_DATA if data else _HELLO
-            writer.write(hello + b"".join(line + b"\r\n" for line in (*prelude, *lines)) + data)
+            session.writer.write(b"".join(line + b"\r\n" for line in (*prelude, *lines)) + data)
             if last:
-                writer.write_eof()
-            async with aclosing(_frames(reader)) as frames:
-                async with asyncio.timeout(CONNECT_S):
-                    for _ in prelude:
-                        await _answer(frames)
-                yield frames
+                session.writer.write_eof()
+            async with asyncio.timeout(ANSWER_S):
+                for _ in prelude:
+                    await session.answer()
+            yield session
         except TimeoutError as error:
             raise ConsoleError("the command line does not answer") from error
+        except UnreadableError as error:
+            raise ConsoleError("the command line's answer cannot be read") from error
+        except ClosedError as error:
+            raise ConsoleError("the command line has closed the connection without an answer") from error
         except OSError as error:
             raise ConsoleError("the command line has closed the connection") from error
         finally:
-            writer.close()
-
-
-async def _frames(reader: asyncio.StreamReader) -> AsyncGenerator[Frame, None]:
-    parser = FrameReader()
-    while data := await reader.read(_READ_BYTES):
-        try:
-            frames = parser.feed(data)
-        except FrameError as error:
-            raise ConsoleError("the command line's answer cannot be read") from error
-        for frame in frames:
-            yield frame
-    raise ConsoleError("the command line has closed the connection without an answer")
-
-
-async def _answer(frames: AsyncGenerator[Frame, None]) -> Result:
-    log: deque[str] = deque(maxlen=MAX_LOG_LINES)
-    async for frame in frames:
-        if frame.kind != "L":
-            return Result(frame.code, frame.body, tuple(log), safe_mode=frame.kind == "S")
-        log.append(text_of(frame.body))
-    raise ConsoleError("the command line has closed the connection without an answer")
+            session.writer.close()
 
 
 def _event(frame: Frame) -> dict[str, Any] | None:

@@ -10,9 +10,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from zentrid.consoleclient import Result
 from zentrid.core.grammar import quote
 from zentrid.dbus import model
-from zentrid.dbus.console import BadLineError, Console, ConsoleError, Result
+from zentrid.dbus.console import BadLineError, Console, ConsoleError
 from zentrid.dbus.model import Completion, Endings, Progress, Properties
 from zentrid.errors import ZentriError
 

@@ -6,16 +6,16 @@ import asyncio
 import json
 import socket
 import ssl
-from collections import Counter
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from zentrid.core.httpaccess import source_of
 from zentrid.core.httpapi import MAX_REQUEST_BYTES
+from zentrid.core.places import FullError, Place, who_leaves
 
-MAX_CONNECTIONS: Final = 32
-MAX_FROM_ONE: Final = 16
 HANDSHAKE_S: Final = 10.0
 STALL_S: Final = 30.0
 """A reader that takes nothing for so long is cut off by the kernel."""
@@ -38,9 +38,10 @@ def _refusal(status: str, sentence: str) -> bytes:
 class Gate(asyncio.Protocol):
     """Stands before the HTTP protocol of one connection: bounds the size of each request and the time for its headers."""
 
-    def __init__(self, inner: asyncio.Protocol, gates: dict[Any, Gate], request_s: float) -> None:
-        """Take the protocol behind the gate, where to be found by transport, and how long a request's headers may take."""
+    def __init__(self, inner: asyncio.Protocol, gates: dict[Any, Gate], request_s: float, place: Place) -> None:
+        """Take the protocol behind the gate, where to be found by transport, how long a request's headers may take, its place."""
         self._inner = inner
+        self.place = place
         self._gates = gates
         self.ended = asyncio.Event()
         self._request_s = request_s
@@ -104,12 +105,13 @@ class Gate(asyncio.Protocol):
     def handling(self) -> None:
         """Note that a request's headers are there."""
         if not self._refused:
-            self._handling = True
+            self._handling = self.place.busy = True
             self._stop_timer()
 
     def answered(self) -> None:
         """Note that it was answered: the next one begins with its first byte."""
-        self._handling = False
+        self._handling = self.place.busy = False
+        self.place.used_s = time.monotonic()
         self._served = True
         self._used_bytes = 0
 
@@ -166,7 +168,7 @@ class Listener:
     def __init__(
         self,
         listener: socket.socket,
-        serve: Callable[[socket.socket, str], Awaitable[None]],
+        serve: Callable[[socket.socket, str, Place], Awaitable[None]],
         stall_s: float = STALL_S,
     ) -> None:
         """Take the socket, and what serves one connection until its end."""
@@ -175,7 +177,7 @@ class Listener:
         self._socket = listener
         self._serve = serve
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sources: Counter[str] = Counter()
+        self._places: dict[Place, asyncio.Task[None]] = {}
 
     @property
     def busy(self) -> bool:
@@ -191,30 +193,34 @@ class Listener:
             except OSError:
                 await asyncio.sleep(_ACCEPT_AGAIN_S)
                 continue
-            source = source_of(peer[0])
-            if len(self._tasks) >= MAX_CONNECTIONS or self._sources[source] >= MAX_FROM_ONE:
+            place = Place(source_of(peer[0]), time.monotonic())
+            if not self._make_room(place):
                 connection.close()
                 continue
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._stall_ms)
-            self._sources[source] += 1
-            task = asyncio.create_task(self._guarded(connection, str(peer[0])))
+            task = self._places[place] = asyncio.create_task(self._guarded(connection, str(peer[0]), place))
             self._tasks.add(task)
-            task.add_done_callback(partial(self._ended, source))
+            task.add_done_callback(partial(self._ended, place, connection))
 
-    async def _guarded(self, connection: socket.socket, peer: str) -> None:
+    def _make_room(self, newcomer: Place) -> bool:
+        """See off who has to leave for a newcomer; return whether there is a place then."""
         try:
-            await self._serve(connection, peer)
-        except (OSError, ssl.SSLError, TimeoutError):
-            pass  # a stranger that went away, or speaks something else
-        finally:
-            connection.close()
+            leaves = who_leaves(self._places, newcomer.source)
+        except FullError:
+            return False
+        if leaves is not None:
+            self._places.pop(leaves).cancel()
+        return True
 
-    def _ended(self, source: str, task: asyncio.Task[None]) -> None:
+    async def _guarded(self, connection: socket.socket, peer: str, place: Place) -> None:
+        with suppress(OSError, ssl.SSLError, TimeoutError):  # a stranger that went away, or speaks something else
+            await self._serve(connection, peer, place)
+
+    def _ended(self, place: Place, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        connection.close()  # here, because who has to leave at once never begins
         self._tasks.discard(task)
-        self._sources[source] -= 1
-        if self._sources[source] <= 0:
-            del self._sources[source]
+        self._places.pop(place, None)
 
     async def stop(self, wait_s: float) -> None:
         """Listen no more; let what is under way come to its end for so long, then end it."""
@@ -235,9 +241,9 @@ class HttpGates:
         self._tls = tls
         self._gates: dict[Any, Gate] = {}
 
-    async def serve(self, connection: socket.socket, _peer: str) -> None:
+    async def serve(self, connection: socket.socket, _peer: str, place: Place) -> None:
         """Serve one connection until its end. Raises OSError."""
-        gate = Gate(self._factory(), self._gates, self._request_s)
+        gate = Gate(self._factory(), self._gates, self._request_s, place)
         options: dict[str, Any] = {}
         if self._tls is not None:
             options = {"ssl": self._tls, "ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": LINGER_S}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
-from zentrid.core.framing import CRLF, TEXTS, Frame, FrameError, FrameReader
+from zentrid.consoleclient import READ_BYTES, Result, Session, connect
+from zentrid.core.framing import CRLF, TEXTS
 from zentrid.core.grammar import CommandError
-from zentrid.core.httpapi import MAX_LOG_BYTES, CommandRequest
+from zentrid.core.httpapi import CommandRequest
 from zentrid.errors import ZentriError
 
 MAX_COMMANDS: Final = 3
@@ -19,10 +18,8 @@ MAX_COMMANDS: Final = 3
 MAX_TERMINALS: Final = 2
 """Terminals and attached streams. With the commands fewer than the daemon has sessions: other doors stay usable."""
 TURN_S: Final = 10.0
-CONNECT_S: Final = 5.0
 COMMAND_S: Final = 900.0
 """A request is not kept open for longer, whatever the command's own limit is."""
-_READ_BYTES: Final = 16 * 1024
 
 
 class LinkError(ZentriError):
@@ -37,53 +34,29 @@ class BusyError(ZentriError):
     reason = "busy"
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a command answered: code, the body as it came, and the text before it."""
-
-    code: int
-    body: bytes
-    log: tuple[str, ...] = ()
-
-
 class Link:
     """One session."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.reader = session.reader
+        self.writer = session.writer
         self.answered = False
         """Whether the answer to the last line has come."""
-        self._frames = FrameReader()
-        self._ready: deque[Frame] = deque()
 
     async def result(self, line: bytes, data: bytes = b"") -> Result:
         """Carry out a line in a machine-mode session. Raises LinkError."""
-        log: deque[str] = deque()
-        held = 0
         self.answered = False
         try:
             self.writer.write(line + CRLF + data)
             await self.writer.drain()
-            while (frame := await self._next()).kind == "L":
-                log.append(frame.body.decode("utf-8", "replace").rstrip("\r\n"))
-                held += len(frame.body)
-                while held > MAX_LOG_BYTES and len(log) > 1:
-                    held -= len(log.popleft()) + len(CRLF)
-        except (OSError, FrameError) as error:
+            found = await self._session.answer()
+        except OSError as error:
             raise LinkError(
                 "the command line broke off before it answered; the command may have been carried out"
             ) from error
         self.answered = True
-        return Result(frame.code, frame.body, tuple(log))
-
-    async def _next(self) -> Frame:
-        while not self._ready:
-            data = await self.reader.read(_READ_BYTES)
-            if not data:
-                raise ConnectionError
-            self._ready += self._frames.feed(data)
-        return self._ready.popleft()
+        return found
 
 
 class Links:
@@ -107,12 +80,9 @@ class Links:
 
     async def _connect(self, kind: bytes) -> Link:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                reader, writer = await asyncio.open_unix_connection(self._path)
-        except (OSError, TimeoutError) as error:
+            return Link(await connect(self._path, kind))
+        except OSError as error:
             raise LinkError("the command line is not running yet; try again in a moment") from error
-        writer.write(b"\0" + kind + b"\n")
-        return Link(reader, writer)
 
     @asynccontextmanager
     async def terminal(self, kind: bytes) -> AsyncIterator[Link]:
@@ -167,7 +137,7 @@ class Links:
         try:
             with suppress(OSError):
                 link.writer.write_eof()
-                while await link.reader.read(_READ_BYTES):
+                while await link.reader.read(READ_BYTES):
                     pass
         finally:
             link.writer.transport.abort()
@@ -182,7 +152,7 @@ def failed(error: CommandError) -> Result:
 async def pass_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, write_s: float) -> None:
     """Pass bytes on until they end; a writer that takes none for `write_s` seconds is given up."""
     with suppress(OSError, TimeoutError):
-        while data := await reader.read(_READ_BYTES):
+        while data := await reader.read(READ_BYTES):
             writer.write(data)
             async with asyncio.timeout(write_s):
                 await writer.drain()

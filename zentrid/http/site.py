@@ -94,6 +94,7 @@ class Site:
         app = web.Application(middlewares=[self._around], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/command/{line:(?s:.*)}", self._get_command, allow_head=False)
         app.router.add_post("/command", self._post_command)
+        app.router.add_get("/command", self._no_line, allow_head=False)
         app.router.add_get("/log", self._log, allow_head=False)
         app.router.add_get("/terminal", self.sockets.terminal)
         app.router.add_get("/stream", self.sockets.stream)
@@ -161,6 +162,8 @@ class Site:
             return Refused(408, "the connection is gone")
         local = str((request.transport.get_extra_info("sockname") or ("",))[0])
         refused = await self.access.judge(request.remote or "", request.headers, local=local, acts=acts)
+        if (gate := self._gate(request)) is not None:
+            gate.place.proven = refused is None and self.access.config.account.complete
         if refused is None and is_api(request.path) and not self.access.config.api_enabled:
             return Refused(403, "the command interface is off (http.server.api_enabled)")
         return refused
@@ -202,6 +205,9 @@ class Site:
             return refuse(Refused(408, f"the request did not come within {BODY_S:g} s"))
         except BadRequestError as error:
             return refuse(Refused(400, str(error)))
+
+    async def _no_line(self, _request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed("GET", ["POST"])
 
     async def _carry_out(self, wanted: CommandRequest) -> web.Response:
         found = await self.links.run(wanted)

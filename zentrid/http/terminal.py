@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import WSMsgType, web
 
 from zentrid.core.httpapi import MAX_REQUEST_BYTES
+from zentrid.core.places import Place
 from zentrid.errors import ZentriError
 from zentrid.http.access import Access
 from zentrid.http.link import Link, LinkError, Links, pass_bytes
@@ -30,6 +31,7 @@ _WHY_BYTES: Final = 120
 _READ_BYTES: Final = 4096
 _REQUEST_LINE: Final = re.compile(r" HTTP/[0-9.]+$", re.ASCII | re.IGNORECASE)
 _CONTROLS: Final = frozenset(range(32)) - frozenset(b"\t\b\r\n")
+_UPGRADE: Final = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
 _HANDLE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
 
 
@@ -61,6 +63,8 @@ class Sockets:
 
     async def terminal(self, request: web.Request) -> web.StreamResponse:
         """The command line: text frames for people; `?mode=machine`: binary frames with headers, for programs."""
+        if (refused := _no_socket(request)) is not None:
+            return refused
         machine = request.query.get("mode") == "machine"
         async with self._links.terminal(b"machine" if machine else b"human") as link:
             ws = await self._accept(request)
@@ -73,6 +77,8 @@ class Sockets:
         handle = request.query.get("handle", "")
         if not _HANDLE.fullmatch(handle):
             return web.json_response({"error": "name the stream: /stream?handle=0; 'list' shows them"}, status=400)
+        if (refused := _no_socket(request)) is not None:
+            return refused
         async with self._links.terminal(b"machine") as link:
             ws = await self._accept(request)
             pump = _Pump(ws, link, handle)
@@ -85,6 +91,15 @@ class Sockets:
         await ws.prepare(request)
         self._opened(request)
         return ws
+
+
+def _no_socket(request: web.Request) -> web.Response | None:
+    """Return the refusal of a request that does not ask for a WebSocket; None: it does."""
+    if web.WebSocketResponse().can_prepare(request).ok:
+        return None
+    return web.json_response(
+        {"error": "this address is a WebSocket; connect to it with ws:// or wss://"}, status=426, headers=_UPGRADE
+    )
 
 
 async def _both(*sides: Awaitable[None]) -> None:
@@ -177,12 +192,13 @@ class TcpTerminal:
         self._sockets = sockets
         self._links = links
 
-    async def serve(self, connection: socket.socket, peer: str) -> None:
+    async def serve(self, connection: socket.socket, peer: str, place: Place) -> None:
         """Serve one connection until its end. Raises OSError, TimeoutError."""
         reader, writer = await asyncio.open_connection(sock=connection, limit=_READ_BYTES)
         try:
             local = str((connection.getsockname() or ("",))[0])
             if await self._admitted(reader, writer, peer, local):
+                place.proven = place.busy = True
                 await self._sockets.lasting(self._bridge(reader, writer))
         finally:
             writer.transport.abort()

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 
+from tests.support.commandline import console
 from tests.support.fakes import IDENTITY, Device
-from zentrid.adapters.sessions import CommandServer
-from zentrid.commands.catalog import build_registry
+from zentrid.consoleclient import Result
 from zentrid.core.bootstate import Fault, add_fault
 from zentrid.core.events import FaultRecorded, UpdateAdvanced, UpdateChanged
 from zentrid.dbus import console as console_module
 from zentrid.dbus import service as service_module
-from zentrid.dbus.console import BadLineError, Console, ConsoleError, Result
+from zentrid.dbus.console import BadLineError, Console, ConsoleError
 from zentrid.dbus.model import Completion, Progress, Properties
 from zentrid.dbus.service import CallError, Service
 from zentrid.ports import UpdateOptions, UpdateProgress
@@ -64,20 +64,18 @@ def device(tmp_path: Path) -> Device:
 @asynccontextmanager
 async def serving(device: Device, folder: Path) -> AsyncIterator[tuple[Service, Recorder]]:
     """Run the command line and a service that has read the properties once."""
-    server = CommandServer(build_registry(), device.ctx)
     device.ctx.events.attach()
-    await server.start(None, folder / "console.sock")
-    recorder = Recorder()
-    service = Service(Console(folder / "console.sock"), recorder)
-    task = asyncio.create_task(service.run())
-    try:
-        await recorder.until(lambda: recorder.now.version and len(device.ctx.events._followers) == 1)
-        yield service, recorder
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await server.stop()
+    async with console(device, folder / "console.sock") as path:
+        recorder = Recorder()
+        service = Service(Console(path), recorder)
+        task = asyncio.create_task(service.run())
+        try:
+            await recorder.until(lambda: recorder.now.version and len(device.ctx.events._followers) == 1)
+            yield service, recorder
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def test_commands_have_their_code_their_text_and_their_reasons(device: Device, tmp_path: Path) -> None:
@@ -147,7 +145,7 @@ async def test_a_console_that_speaks_another_language_is_unavailable(tmp_path: P
 
 
 async def test_a_console_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console_module, "CONNECT_S", 0.05)
+    monkeypatch.setattr(console_module, "ANSWER_S", 0.05)
 
     async def read_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -365,17 +363,15 @@ async def test_a_console_that_comes_back_is_followed_again(
     recorder = Recorder()
     task = asyncio.create_task(Service(Console(tmp_path / "console.sock"), recorder).run())
     for number in (1, 2):
-        server = CommandServer(build_registry(), device.ctx)
-        await server.start(None, tmp_path / "console.sock")
 
         def heard(percent: int = number * 10) -> bool:
             # Told again and again: who followed before the console went away is no sign that somebody follows now.
             device.ctx.events.tell(UpdateAdvanced("downloading", "1.5.0", percent, 0))
             return recorder.now.progress.percent == percent
 
-        await recorder.until(heard)
-        recorder.now = Properties()
-        await server.stop()
+        async with console(device, tmp_path / "console.sock"):
+            await recorder.until(heard)
+            recorder.now = Properties()
         await recorder.until(lambda: not device.ctx.events._followers)
     assert not task.done()
     task.cancel()

@@ -7,8 +7,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.commandline import console
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess, console, door_process
+from tests.support.httpdoor import DoorProcess, door_process
 from zentrid.http.config import Config
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.commandline import console
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess, console, door_process
+from tests.support.httpdoor import DoorProcess, door_process
 from tests.unit.http.conftest import basic
 from zentrid.core.lockout import FREE_TRIES
+from zentrid.core.places import Place
 from zentrid.http.access import Access
 from zentrid.http.config import Config
 from zentrid.http.link import Links
@@ -104,7 +106,7 @@ async def test_nobody_gets_a_terminal_over_tcp_without_an_account():
     with inside, outside:
         outside.setblocking(False)
         inside.setblocking(False)
-        await terminal.serve(inside, "10.0.2.2")
+        await terminal.serve(inside, "10.0.2.2", Place("10.0.2.2", 0.0))
         assert (await asyncio.get_running_loop().sock_recv(outside, 1000)).startswith(b"Set http.server.username")
 
 
@@ -231,15 +233,16 @@ async def test_the_interface_can_be_off(door: DoorProcess, client: aiohttp.Clien
 
 
 async def test_headers_that_do_not_come_and_connections_that_are_many(door: DoorProcess):
-    async def opened():
-        return await asyncio.open_connection("127.0.0.1", door.port)
+    async def opened(address: str):
+        return await asyncio.open_connection("127.0.0.1", door.port, local_addr=(address, 0))
 
-    slow_reader, slow = await opened()
+    slow_reader, slow = await opened("127.0.0.2")
     slow.write(b"GET /command/reboot HTTP/1.1\r\nHost: ")
-    many = [await opened() for _ in range(20)]
-    await asyncio.sleep(0.3)
-    closed = [reader.at_eof() for reader, _ in many]
-    assert 4 <= sum(closed) <= 6
+    many = [await opened("127.0.0.1") for _ in range(20)]
+    async with asyncio.timeout(10):  # each further one takes the place of the oldest
+        for reader, _ in many[:4]:
+            assert await reader.read() == b""
+    assert not any(reader.at_eof() for reader, _ in many[4:])
     for _, writer in many:
         writer.close()
     # The slow one gets its answer after 3 s, and not before the others were served.

@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from tests.support.commandline import scripted_console
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess, door_process, scripted_console
+from tests.support.httpdoor import DoorProcess, door_process
 from zentrid.http.config import Config
 
 VERSION = "DEMO-VIRT_SENSOR-1.4.0, 2026-11-01T10:00:00Z, Zentri-1.4.0, Board:virt\r\n"

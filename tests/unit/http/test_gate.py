@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support.commandline import console
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess, console, door_process, listening
+from tests.support.httpdoor import DoorProcess, door_process, listening
 from tests.unit.http.conftest import basic
+from zentrid.core.places import Place
 from zentrid.http.config import Config, config_from_line
 from zentrid.http.gate import MAX_WAITING, Gate, Listener
 
@@ -25,7 +27,7 @@ from zentrid.http.gate import MAX_WAITING, Gate, Listener
 async def test_a_reader_that_takes_nothing_is_cut_off():
     ended = asyncio.Event()
 
-    async def serve(connection: socket.socket, _peer: str) -> None:
+    async def serve(connection: socket.socket, _peer: str, _place: Place) -> None:
         _reader, writer = await asyncio.open_connection(sock=connection)
         try:
             while True:
@@ -69,7 +71,9 @@ async def test_requests_that_wait_are_bounded_however_fast_they_are_answered():
     here, there = socket.socketpair()
     with there:
         there.setblocking(False)
-        made = await asyncio.get_running_loop().connect_accepted_socket(lambda: Gate(inner, {}, 9.0), here)
+        made = await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: Gate(inner, {}, 9.0, Place("a", 0.0)), here
+        )
         gate = made[1]
         for _ in range(3):  # a client that sends a few ahead is served
             gate.data_received(request * MAX_WAITING)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 from tests.support.device import Fuse
 from zentrid.adapters.filestore import FileStore
 from zentrid.adapters.items import ItemFolder
 from zentrid.adapters.settings import SettingsStore
 from zentrid.adapters.webappfiles import RECORD, WebAppFiles, image_copy
+from zentrid.bundle.manifest import Item, Manifest
 from zentrid.core.names import SlotName
 from zentrid.core.variable_list import VARIABLES
 from zentrid.core.webapp import LIST_NAME, list_of
 from zentrid.http.files import WebApp
+from zentrid.update.attempt import Attempt
+from zentrid.update.errors import DmsUnreachableError, UpdateError
+from zentrid.update.ledger import Ledger
 from zentrid.webappkeeper import Updates, WebAppKeeper
 
 APP: dict[str, bytes] = {
-    "index.html": b"<!DOCTYPE html><title>app</title><h1>The image's app</h1>",
+    "index.html": b"<!DOCTYPE html><link rel='icon' href='data:,'><title>app</title><h1>The image's app</h1>",
     "app.js": b"let a = 1;\n" * 20_000,
     "css/app.css": b"h1 { margin: 0; }\n",
 }
@@ -34,11 +39,50 @@ def make_image(folder: Path, version: str = "1.0.0", files: Mapping[str, bytes] 
     return folder
 
 
+class NoServer:
+    """An update manager whose server is out of reach, or has what the test puts into `error`."""
+
+    version = "1.0.0"
+
+    def __init__(self) -> None:
+        self.error: UpdateError = DmsUnreachableError("the server does not answer; check the network")
+        self.web_app = self
+
+    async def manifest(self, version: str, attempt: Attempt) -> Manifest:
+        """Fail."""
+        raise self.error
+
+    @asynccontextmanager
+    async def fetched(
+        self, manifest: Manifest, items: Mapping[str, Item], tell: Callable[[int], None], attempt: Attempt
+    ) -> AsyncGenerator[dict[str, Path], None]:
+        """Fail."""
+        yield {}
+        raise self.error
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+    @asynccontextmanager
+    async def restoring(self) -> AsyncGenerator[Attempt, None]:
+        """Keep nothing away."""
+        yield Attempt(cast("Ledger", None))
+
+
 class AppHome:
     """One device's Web App. `start` makes the keeper anew, as a start of the supervisor does."""
 
-    def __init__(self, folder: Path, updates: Updates, *, slot: SlotName = "a", items: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        updates: Updates,
+        *,
+        slot: SlotName = "a",
+        items: Path | None = None,
+        settings: SettingsStore | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self._settings = settings
         self.image = make_image(folder / "image")
         self.fuse = Fuse()
         self.updates = updates
@@ -55,7 +99,7 @@ class AppHome:
         """Start over."""
         self.fuse.at, self.fuse.steps = None, []
         self.updates = updates or self.updates
-        self.settings = SettingsStore(self.folder, VARIABLES)
+        self.settings = self._settings or SettingsStore(self.folder, VARIABLES)
         self.settings.load()
         self.store = FileStore(self.folder / "files", self.fuse)
         self.store.clear()

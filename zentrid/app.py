@@ -37,6 +37,7 @@ from zentrid.adapters.slots import DiskSlots, find_partition
 from zentrid.adapters.ssh import SshAccess
 from zentrid.adapters.uploads import UploadDoors
 from zentrid.adapters.watchdog import Watchdog
+from zentrid.adapters.webappfiles import RECORD, WebAppFiles
 from zentrid.adapters.webclient import WebClient, WebFiles
 from zentrid.adapters.worker import SubprocessLauncher
 from zentrid.bundle.manifest import Manifest
@@ -45,7 +46,7 @@ from zentrid.commands.context import Context
 from zentrid.core.apps import AppLimits
 from zentrid.core.bootstate import Fault, clear_faults
 from zentrid.core.clock import earliest_now
-from zentrid.core.events import FaultRecorded
+from zentrid.core.events import FaultRecorded, UpdateChanged
 from zentrid.core.gpio import initial
 from zentrid.core.health import Facts, Policy
 from zentrid.core.names import GPIO_CHIP, MIB, NETWORK_INTERFACE, SAFE_SLOT
@@ -79,6 +80,7 @@ from zentrid.update.itemtrial import Checks
 from zentrid.update.link import Parts, Paths
 from zentrid.update.manager import UpdateManager
 from zentrid.update.outcome import UpdateOutcome
+from zentrid.webappkeeper import WebAppKeeper
 
 log = logging.getLogger("zentrid")
 
@@ -176,6 +178,10 @@ class App:
             going_down=lambda: self.power.going_down,
         )  # fmt: skip
         self.setup = SetupMode(lambda: self.settings.values.number("setup.web.timeout"), self.http.look_again)
+        self.web_app = WebAppKeeper(
+            WebAppFiles(self.files, DATA / RECORD), self.settings, self.manager, self.items, device.boot.slot
+        )
+        self.events.listen(lambda event: self.web_app.look_again() if isinstance(event, UpdateChanged) else None)
         self.context = Context(
             device.release, device.identity, settings=self.settings, boot_state=self.store, slots=self.slots,
             dms=self.manager.dms, updates=self.manager, power=self.power, clock=self.clock, host=self.host,
@@ -184,6 +190,7 @@ class App:
             journal=Journal(LOG), safe_mode=device.boot.slot == SAFE_SLOT,
             safe_mode_reason=safe_mode_reason(device.boot), running_slot=device.boot.slot,
             held_items=lambda: self.items.held(device.boot.slot), events=self.events, setup=self.setup,
+            web_app=self.web_app,
             boot_health=lambda: (self.supervisor.good, self.supervisor.decision.reason),
             mark_good=lambda: self.supervisor.mark_good_now(),
         )  # fmt: skip
@@ -355,6 +362,7 @@ class App:
         if uncleared:
             self._spawn(self._clear_late())
         self._spawn(self.manager.items.resume())
+        self._spawn(self.web_app.run())
         try:
             await self._supervise(stop)
             self.alive.clear()

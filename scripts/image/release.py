@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.board_driver.machine import MACHINE_ARGS
 from scripts.bundle_tool.elfcheck import check_tree
-from scripts.image import bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols
+from scripts.image import bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols, webapp
 from scripts.image.cache import Cache, hash_files
 from scripts.image.run import BuildError
 from zentrid import ZENTRI_VERSION
@@ -130,13 +130,14 @@ class Builder:
         base, apps = self.base(), self.samples()
         inputs = {
             "base": base.name, "samples": apps.name, "files": self._hash("rootfs_overlay", "zentrid"),
-            "production": str(production),
+            "production": str(production), "webapp": self._hash("scripts/image/webapp.py"),
         }  # fmt: skip
 
         def build(out: Path, log: Path) -> None:
             root = out / "root"
             shutil.copytree(base / "root", root, symlinks=True)
             rootfs.overlay(self.top / "rootfs_overlay", root)
+            webapp.list_webapp(root, ZENTRI_VERSION)
             rootfs.install_zentrid(self.top / "zentrid", root, log=log)
             shutil.copytree(apps / "apps", root / samples.APPS)
             if production:

@@ -322,7 +322,7 @@ def http_request(data: bytes) -> bool:
 def web_app_list(data: bytes) -> bool:
     """A Web App's list of files is refused, or names files that lie below its folder."""
     try:
-        listed = parse_list(data)
+        listed = parse_list(data).files
     except WebAppListError:
         return False
     for name, entry in listed.items():

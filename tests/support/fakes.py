@@ -386,6 +386,32 @@ class MemorySetup:
         self.on = False
 
 
+class MemoryWebApp:
+    """A Web App that is restored at once, or when `gate` is set; `error` is raised while it is set."""
+
+    def __init__(self) -> None:
+        self.status = "nothing is being restored"
+        self.asked: list[str] = []
+        self.error: ZentriError | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def recover(self, source: str, tell: Callable[[int, str], None], stop: asyncio.Event) -> str:
+        """Tell of two steps, and note what was asked for."""
+        self.asked.append(source)
+        tell(0, "index.html")
+        if self.gate is not None:
+            waits = [asyncio.create_task(event.wait()) for event in (self.gate, stop)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if stop.is_set():
+            raise ZentriError("Stopped.")
+        if self.error is not None:
+            raise self.error
+        tell(100, "")
+        return f"The Web App 1.0.0 is restored from {source or 'somewhere'}."
+
+
 async def _marked_good() -> str:
     return "This boot is good."
 
@@ -406,6 +432,7 @@ class Device:
         self.network = MemoryNetwork()
         self.probes = ScriptedProbes()
         self.gpios = MemoryGpios()
+        self.web_app = MemoryWebApp()
         self.uploads = UploadDoors(folder / "incoming", lambda: 0, address="127.0.0.1")
         self.store = FileStore(folder / "files")
         self.log = folder / "zentrid.log"
@@ -431,5 +458,6 @@ class Device:
             safe_mode=safe_mode,
             running_slot="r" if safe_mode else "a",
             setup=MemorySetup(),
+            web_app=self.web_app,
             mark_good=_marked_good,
         )

@@ -77,6 +77,7 @@ def plan_of(values: Values, *, identity: Path, setup: bool, safe_mode: bool) -> 
         password=values.text("http.server.password"),
         api_enabled=values.flag("http.server.api_enabled"),
         root_filename=values.text("http.server.root_filename"),
+        inline_enabled=values.flag("http.server.inline_enabled"),
         hostname=values.text("http.server.hostname"),
         cors_origin=values.text("http.server.cors_origin"),
         setup=setup,

@@ -170,6 +170,15 @@ class SettingsStore:
             # a cancelled command must not leave two writers behind: the write is waited for in any case
             await _uninterrupted(asyncio.create_task(asyncio.to_thread(self._write, data)))
 
+    async def save_only(self, name: str) -> None:
+        """Save one variable as it is now; what else was set and not saved stays unsaved. Raises SettingsSaveError."""
+        async with self._lock:
+            found, _ = await asyncio.to_thread(self._read)
+            found.pop(name, None)
+            now = self.values.to_saved()
+            data = encode({**found, name: now[name]} if name in now else found)
+            await _uninterrupted(asyncio.create_task(asyncio.to_thread(self._write, data)))
+
     async def reload(self) -> tuple[str, ...]:
         """Load again without holding up the event loop; returns a sentence for each thing that was wrong."""
         async with self._lock:

@@ -20,6 +20,7 @@ from zentrid.commands import (
     streams,
     system,
     variables,
+    webapp,
 )
 from zentrid.commands.registry import Registry
 from zentrid.core.variable_list import VARIABLES
@@ -29,6 +30,6 @@ def build_registry() -> Registry:
     """Return the registry of all commands and variables; a new group of commands is one more entry here."""
     groups = (
         system, variables, faults, recovery, app, items, dms, ota, events, journal, files, streams, httpclient, network, gpio,
-        setup, help,
+        setup, webapp, help,
     )  # fmt: skip
     return Registry([command for group in groups for command in group.COMMANDS], VARIABLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,8 +36,25 @@ class Settings(Protocol):
     async def save(self) -> None:
         """Write the saved variables to flash, durably; raises SettingsSaveError."""
 
+    async def save_only(self, name: str) -> None:
+        """Write one variable to flash, and leave the others there as they are; raises SettingsSaveError."""
+
     async def reload(self) -> tuple[str, ...]:
         """Replace the saved variables by what flash holds; returns a sentence for each thing that was wrong there."""
+
+
+class WebApps(Protocol):
+    """Restores the Web App's files."""
+
+    @property
+    def status(self) -> str:
+        """What is going on, a sentence."""
+
+    async def recover(self, source: str, tell: Callable[[int, str], None], stop: asyncio.Event) -> str:
+        """Restore from `dms`, `image`, or (empty) the first of the two that can be had; return what was done.
+
+        `tell` hears of progress; `stop` ends it. Raises ZentriError: what was restored until then stays.
+        """
 
 
 class Clock(Protocol):
@@ -289,6 +307,8 @@ class Context:
     """Open files and connections of all doors."""
     setup: Setup | None = None
     """Set-up mode, where there is a web server."""
+    web_app: WebApps | None = None
+    """The Web App's files, where they can be restored."""
     update_runner: UpdateRunner = field(init=False)
 
     def __post_init__(self) -> None:

@@ -227,6 +227,10 @@ _HTTP: Final = (
         "the Web App's first page; the files of its folder are served", "webapp/index.html",
     ),
     Variable(
+        "http.server.inline_enabled", "ht s l", Bool(), False,
+        "1: pages of the Web App may hold scripts and styles themselves; for a Web App of your own that needs it", "1",
+    ),
+    Variable(
         "http.server.username", "ht s u", Text(32, r"[^:]*", "text without a colon"), "",
         "who may come in; until it and the password are set, the device answers to its own network only", "admin",
     ),

@@ -39,6 +39,8 @@ class Config:
     password: str = ""
     api_enabled: bool = True
     root_filename: str = ""
+    inline_enabled: bool = False
+    """Pages of the Web App may hold scripts and styles."""
     hostname: str = ""
     cors_origin: str = ""
     setup: bool = False

@@ -45,9 +45,16 @@ _HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_OWN_PAGES_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
 )
+"""What a page may do: use what this device gives, and nothing else."""
+INLINE_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; object-src 'none'"
+)
+"""For an owner's own Web App, if the owner allows it: scripts and styles inside of a page, still nothing from elsewhere."""
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -231,7 +238,8 @@ class Site:
         found = await asyncio.to_thread(self._web_app.find, path)
         if found is None:
             raise web.HTTPNotFound
-        return web.FileResponse(found, headers={"Cache-Control": "no-cache"})
+        policy = INLINE_POLICY if self.access.config.inline_enabled else POLICY
+        return web.FileResponse(found, headers={"Cache-Control": "no-cache", "Content-Security-Policy": policy})
 
     def _setup_page(self) -> str:
         return "/" + self.access.config.setup_root if self.access.config.setup_root else _RECOVERY
@@ -239,7 +247,7 @@ class Site:
     async def _own_page(self, request: web.Request) -> web.StreamResponse:
         """A page of the image: it is there whatever has become of the data."""
         body = await asyncio.to_thread((PAGES / request.path.removeprefix("/.")).read_bytes)
-        headers = {"Content-Security-Policy": _OWN_PAGES_POLICY, "Cache-Control": "no-cache"}
+        headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
         return web.Response(body=body, content_type=_PAGE_TYPES[request.path], charset="utf-8", headers=headers)
 
     async def _recovery_facts(self, _request: web.Request) -> web.StreamResponse:

@@ -47,8 +47,10 @@ class UpdateBusyError(UpdateError):
 
     reason = "busy"
 
-    def __init__(self) -> None:
-        super().__init__("an update is running already; wait for it, or cancel it with: ota cancel")
+    def __init__(
+        self, sentence: str = "an update is running already; wait for it, or cancel it with: ota cancel"
+    ) -> None:
+        super().__init__(sentence)
 
 
 class UpdateRefusedError(UpdateError):

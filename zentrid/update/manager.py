@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 from uuid import uuid4
@@ -46,11 +46,13 @@ from zentrid.update.link import Parts, WorkerLink
 from zentrid.update.origin import open_origin
 from zentrid.update.outbox import Outbox
 from zentrid.update.running import running_release
+from zentrid.update.webapprelease import WebAppRelease
 
 log = logging.getLogger(__name__)
 
 _DETAIL_CHARS: Final = 600
 _SERVER_ERROR: Final = 500
+_RESTORING: Final = "the Web App is being restored; try again when that is done"
 _ACTIVATED: Final = (State.ACTIVATING, State.REBOOTING, State.CONFIRMING)
 
 
@@ -72,9 +74,12 @@ class UpdateManager:
         self.items = ItemUpdates(parts, self._link, self._ledger)
         self._firmware = Firmware(parts, self._link, self._ledger, self.items)
         self._finding = Finding(parts, self._link, self._ledger, self._freshness, self.items)
+        self.web_app = WebAppRelease(parts, self._link, self._ledger)
         self._attempt = Attempt(self._ledger, parts.tell)
         """The one that runs, or the last one."""
         self._running = False
+        self._restoring = False
+        """What runs is no update: the Web App is being restored."""
         self._proven = False
         """The running slot is good by the boot state, or nothing could take it back."""
 
@@ -214,8 +219,7 @@ class UpdateManager:
         Raises UpdateBusyError if one is running. Closing the iterator early stops the worker and leaves the update
         interrupted; what was written is found again by the next one.
         """
-        if self._running:
-            raise UpdateBusyError
+        self._check_free()
         self._running, self._attempt = True, Attempt(self._ledger, self._parts.tell)
         self._attempt.unlimited, self._attempt.only_looks = options.force, options.check_only
         self.dms.make_way()
@@ -229,11 +233,31 @@ class UpdateManager:
                 # Nobody follows any more, and nothing has begun.
                 self._ledger.remember(state=State.IDLE)
 
+    def _check_free(self) -> None:
+        if self._running:
+            raise UpdateBusyError(_RESTORING) if self._restoring else UpdateBusyError
+
+    @asynccontextmanager
+    async def restoring(self) -> AsyncGenerator[Attempt, None]:
+        """Keep updates away while the Web App's files are restored; raises UpdateBusyError if one runs.
+
+        Nothing of an update is touched: neither its state nor what an interrupted one goes on with.
+        """
+        self._check_free()
+        self._running = self._restoring = True
+        self.dms.make_way()
+        try:
+            yield Attempt(self._ledger)
+        finally:
+            self._running = self._restoring = False
+
     async def cancel(self) -> bool:
         """Cancel a running update, or take back an installed release that waits for a restart, or give up the way to another.
 
         False when there is none of these, or it is too late. Raises ZentriError: it could not be done.
         """
+        if self._restoring:
+            raise UpdateBusyError(_RESTORING)
         if not self._running:
             return await self._take_back()
         if self._attempt.committed or not can_cancel(self._ledger.entry.state):

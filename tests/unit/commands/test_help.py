@@ -63,6 +63,7 @@ async def test_help_commands(call: Caller) -> None:
         "stream_read : read",
         "stream_write : write",
         "version : ver",
+        "webapp_recover : wre",
     ]
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import re
 import shutil
 import urllib.request
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import pytest
 from tests.support.fakes import Device
 from tests.support.httpdoor import DoorProcess
 from zentrid.commands.catalog import build_registry
-from zentrid.http.site import PAGES
 
 SCRIPT = Path(__file__).parents[2] / "support" / "field_client.js"
 
@@ -83,37 +81,3 @@ async def test_the_javascript_client(door: DoorProcess, device: Device):
     assert "version : ver\r\n" in commands["response"]
     assert (failed["code"], failed["response"]) == (7, "Bad argument\r\n")
     assert [answer["id"] for answer in (version, was_set, name)] == [1, 2, 3]
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
-async def test_the_recovery_page_at_work(door: DoorProcess, device: Device):
-    await door.tell(root_filename="webapp/none.html")
-    process = await asyncio.create_subprocess_exec(
-        "node", str(SCRIPT.with_name("recovery_page.js")), door.url, str(PAGES / "recovery.js"), str(PAGES / "recovery.html"),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(30):
-        out, errors = await process.communicate()
-    assert (process.returncode, errors) == (0, b"")
-    found = json.loads(out)
-    shown, answers = found["shown"], found["answers"]
-    assert shown["title"] == "Recovery"
-    assert shown["version"].startswith("DEMO-VIRT_SENSOR-1.4.0")
-    assert shown["problems"] == ["The first page webapp/none.html is not there, or is no usable name."]
-    assert set(shown["visible"]) == {"trouble", "account", "console"}
-    assert answers[0] == device.ctx.identity.uuid
-    assert "help commands" in answers[1]
-    assert answers[2].startswith("Set and saved.")
-    values = device.settings.values
-    assert (values.text("http.server.username"), values.text("http.server.password")) == ("ad min", 'a "long" \\one')
-    assert b"ad min" in device.settings.path.read_bytes()
-
-
-def test_the_recovery_page_has_what_its_script_looks_for():
-    page, script = ((PAGES / f"recovery.{kind}").read_text() for kind in ("html", "js"))
-    wanted = set(re.findall(r'(?:part|on)\("([\w-]+)"', script))
-    assert len(wanted) > 8
-    assert wanted <= set(re.findall(r'id="([\w-]+)"', page))
-    assert set(re.findall(r'form\.get\("(\w+)"\)', script)) <= set(re.findall(r'name="(\w+)"', page))
-    # The page's own policy allows no script or style inside of it.
-    assert not re.search(r"<script(?! src=)|<style| style=| on\w+=", page)

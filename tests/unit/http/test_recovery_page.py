@@ -13,8 +13,9 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.support.browser import PHONE, Complaints, async_page
+from tests.support.commandline import console
 from tests.support.fakes import Device, MemorySetup
-from tests.support.httpdoor import DoorProcess, console, door_process
+from tests.support.httpdoor import DoorProcess, door_process
 from tests.support.webapps import APP, AppHome, NoServer
 from zentrid.core.network import NetworkError
 from zentrid.http.config import Config

@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 60
 PANEL_PORT ?= 8900
 
 .DEFAULT_GOAL := help
-.PHONY: help setup host-packages image run stop demo panel dms test test-fast fuzz bench-update manual lint lock clean
+.PHONY: help setup host-packages image run stop demo panel panel-tools dms test test-fast fuzz bench-update manual lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -30,18 +30,22 @@ stop: ## end a board and a DMS that `make run` left in the background
 demo: setup ## play a story without hands, each step with its time (STORY=update, safe-mode, factory-reset)
 	@$(PYTHON) -m scripts.lab demo --story $(STORY)
 
-panel: setup ## the virtual board on a page: lamp, button, power, console, slots, faults, update (PANEL_PORT=8900)
+panel: panel-tools ## the virtual board on a page: lamp, button, power, console, slots, faults, update (PANEL_PORT=8900)
 	@$(PYTHON) -m scripts.panel --port $(PANEL_PORT)
+
+panel-tools: setup # xterm.js, pinned by scripts/panel/package-lock.json, in the cache; npm only where there is none
+	@command -v npm > /dev/null || scripts/setup --packages scripts/panel/host-packages.txt
+	@$(PYTHON) -m scripts.panel.packages
 
 dms: setup ## start a Device Management Server of your own on the loopback
 	@$(PYTHON) -m scripts.lab dms
 
 SHARED_OUT = -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-test: image ## all tests, those on the virtual board included (JOBS=2 at a time; 0: one after the other)
+test: image panel-tools ## all tests, those on the virtual board included (JOBS=2 at a time; 0: one after the other)
 	@$(PYTHON) -m pytest $(SHARED_OUT) $(ARGS)
 
-test-fast: setup ## the tests that need no board
+test-fast: panel-tools ## the tests that need no board
 	@$(PYTHON) -m pytest $(SHARED_OUT) tests/unit tests/server $(ARGS)
 
 fuzz: setup ## feed changed inputs to every parser of foreign bytes (FUZZ_SECONDS=60 for all together, TARGETS=names)

@@ -18,6 +18,7 @@ from scripts.board_driver.ssh import COMMAND_USER, check_key, ssh_command
 from scripts.lab import run
 from scripts.panel.app import Panel, create_app
 from scripts.panel.desk import Desk
+from scripts.panel.packages import fetched
 from scripts.panel.status import Status
 
 PORT: Final = 8900
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=PORT, help="where the page is, on this machine only (%(default)s)")
     options = parser.parse_args(argv)
     try:
+        files = fetched()
         board_options = BoardOptions(key=run.places_of(options.name).ssh_key, bound=False)
         board = Board(options.name, board_options)
         if board.state() is None:
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             board = Board(options.name, board_options)
         print(f"The panel: http://{ADDRESS}:{options.port}/   Ctrl-C ends it; `make stop` ends the board.", flush=True)
         web.run_app(
-            create_app(lambda: make_panel(board)),
+            create_app(lambda: make_panel(board), files),
             host=ADDRESS,
             port=options.port,
             print=lambda *_: None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +15,16 @@ from aiohttp import WSMsgType, web
 
 from scripts.board_driver.errors import BoardAssertionError, MachineError
 from scripts.board_driver.serial import LogReader
+from scripts.panel import packages
 from scripts.panel.desk import Desk, Look
 from scripts.panel.status import Status
 
 STATIC: Final = Path(__file__).with_name("static")
-FILES: Final = {"": "index.html", "panel.js": "panel.js", "panel.css": "panel.css"}
+FILES: Final = {"": "index.html", **{name: name for name in ("panel.js", "panel.css", "icon.svg")}}
+TYPES: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 STEP_S: Final = 0.1
-LOOK_EVERY_S: Final = 0.25
+LOOK_EVERY_S: Final = 0.1
+"""The lamp blinks with a quarter of a second."""
 MAX_MESSAGE_BYTES: Final = 8 * 1024
 MAX_TYPED_CHARS: Final = 2048
 MAX_PAGES: Final = 8
@@ -27,8 +32,9 @@ CONSOLE_BYTES: Final = 32 * 1024
 KEPT_LOG_BYTES: Final = 128 * 1024
 """A new page gets so much of what the console has printed before."""
 HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    # xterm.js writes its colours and sizes into style elements of its own.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
@@ -92,6 +98,7 @@ class Page:
         self._socket = socket
         self._log = log
         self._told: dict[str, Any] = {}
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.pressing = False
         self.complaints: list[str] = []
 
@@ -106,7 +113,7 @@ class Page:
             if self._log.offset > (size := await asyncio.to_thread(self._size)):
                 self._log.offset = 0 if size else self._log.offset
             if data := await asyncio.to_thread(self._log.read, CONSOLE_BYTES):
-                await self._socket.send_json({"kind": "console", "text": data.decode(errors="replace")})
+                await self._socket.send_json({"kind": "console", "text": self._decoder.decode(data)})
             else:
                 await asyncio.sleep(STEP_S)
 
@@ -140,8 +147,10 @@ class Page:
                 self.pressing = False
                 await asyncio.to_thread(desk.release)
             case "power":
+                self._panel.status.forget()
                 await asyncio.to_thread(desk.power, on=wish["on"] is True)
             case "reset":
+                self._panel.status.forget()
                 await asyncio.to_thread(desk.reset)
             case "type":
                 await asyncio.to_thread(desk.type, str(wish["text"])[:MAX_TYPED_CHARS].encode())
@@ -150,6 +159,7 @@ class Page:
 
 
 PANEL: Final = web.AppKey("panel", Panel)
+PACKAGES: Final = web.AppKey("packages", Path)
 
 
 @web.middleware
@@ -171,10 +181,11 @@ async def only_here(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 async def file(request: web.Request) -> web.Response:
-    """Serve a file of the page."""
-    name = FILES[request.match_info.get("name", "")]
-    kind = {"html": "text/html", "js": "text/javascript", "css": "text/css"}[name.rpartition(".")[2]]
-    return web.Response(body=await asyncio.to_thread((STATIC / name).read_bytes), content_type=kind, charset="utf-8")
+    """Serve a file of the page, or one of the packages that it uses."""
+    name = request.match_info["name"]
+    path = STATIC / FILES[name] if name in FILES else request.app[PACKAGES] / name
+    body = await asyncio.to_thread(path.read_bytes)
+    return web.Response(body=body, content_type=TYPES[path.suffix[1:]], charset="utf-8")
 
 
 async def socket(request: web.Request) -> web.StreamResponse:
@@ -199,11 +210,13 @@ async def socket(request: web.Request) -> web.StreamResponse:
     return connection
 
 
-def create_app(make: Callable[[], Panel]) -> web.Application:
-    """Return the application; `make` is called in its event loop."""
+def create_app(make: Callable[[], Panel], fetched: Path) -> web.Application:
+    """Return the application; `make` is called in its event loop, `fetched` is the folder of `packages`."""
     app = web.Application(middlewares=[only_here], client_max_size=MAX_MESSAGE_BYTES)
     app.router.add_get("/socket", socket)
-    app.router.add_get("/{name:(?:panel\\.js|panel\\.css)?}", file)
+    app[PACKAGES] = fetched
+    names = "|".join(re.escape(name) for name in (*FILES, *packages.FILES))
+    app.router.add_get(f"/{{name:(?:{names})}}", file)
 
     async def running(app: web.Application) -> AsyncIterator[None]:
         panel = app[PANEL] = make()

@@ -41,6 +41,10 @@ class Status:
         self._watched = watched
         self.latest: dict[str, Any] = NOTHING
 
+    def forget(self) -> None:
+        """Know nothing until the board answers again: it is being restarted, and its session takes a while to notice."""
+        self.latest = NOTHING
+
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:

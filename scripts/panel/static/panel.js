@@ -2,13 +2,11 @@
 // The page's side of scripts/panel/app.py. Everything that comes from the board is text and is shown as text.
 
 const $ = (id) => document.getElementById(id);
-const LINES_KEPT = 2000;
+const LINES_KEPT = 5000;
 const AGAIN_MS = 1000;
 const COMPLAINT_MS = 8000;
-const KEYS = {
-  Enter: "\r", Backspace: "\x7f", Tab: "\t", ArrowUp: "\x1b[A", ArrowDown: "\x1b[B", ArrowRight: "\x1b[C", ArrowLeft: "\x1b[D",
-  Home: "\x1b[H", End: "\x1b[F", Delete: "\x1b[3~",
-};
+const TYPED_AT_ONCE = 1000;
+const BLINK_MS = 1500; // a lamp that has changed twice within this time blinks
 
 let socket = null;
 
@@ -16,177 +14,169 @@ function send(wish) {
   if (socket !== null && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(wish));
 }
 
-// --- a small terminal: what the console's line editor uses, and nothing more --------------------------------------------
-class Terminal {
-  constructor(element) {
-    this.element = element;
-    this.lines = [""];
-    this.column = 0;
-    this.escape = "";
-  }
-
-  write(text) {
-    for (const char of text) this.take(char);
-    this.draw();
-  }
-
-  take(char) {
-    if (this.escape !== "") {
-      this.escape += char;
-      if (this.escape === "\x1b[" || this.escape.length > 16) this.escape = this.escape.length > 16 ? "" : this.escape;
-      else if (this.escape[1] !== "[" || /[@-~]/.test(char)) this.act();
-      return;
-    }
-    const last = this.lines.length - 1;
-    if (char === "\x1b") this.escape = char;
-    else if (char === "\r") this.column = 0;
-    else if (char === "\n") {
-      this.lines.push("");
-      this.column = 0;
-      if (this.lines.length > LINES_KEPT) this.lines.shift();
-    } else if (char === "\b") this.column = Math.max(0, this.column - 1);
-    else if (char >= " ") {
-      const line = this.lines[last].padEnd(this.column);
-      this.lines[last] = line.slice(0, this.column) + char + line.slice(this.column + 1);
-      this.column += 1;
-    }
-  }
-
-  act() {
-    const [, number, letter] = /^\x1b\[?([0-9;]*)(.)$/s.exec(this.escape) || [null, "", ""];
-    this.escape = "";
-    const last = this.lines.length - 1;
-    const count = Math.max(1, parseInt(number, 10) || 1);
-    if (letter === "K" || letter === "J") {
-      const erases = parseInt(number, 10) || 0;
-      this.lines[last] = erases === 0 ? this.lines[last].slice(0, this.column) : "";
-    } else if (letter === "C") this.column += count;
-    else if (letter === "D") this.column = Math.max(0, this.column - count);
-    else if (letter === "G") this.column = count - 1;
-  }
-
-  draw() {
-    const atEnd = this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < 40;
-    const last = this.lines[this.lines.length - 1].padEnd(this.column + 1);
-    const cursor = document.createElement("span");
-    cursor.className = "cursor";
-    cursor.textContent = last[this.column];
-    const before = [...this.lines.slice(0, -1), last.slice(0, this.column)].join("\n");
-    this.element.replaceChildren(before, cursor, last.slice(this.column + 1));
-    if (atEnd) this.element.scrollTop = this.element.scrollHeight;
-  }
+function make(tag, text, name = "") {
+  return Object.assign(document.createElement(tag), { textContent: text, className: name });
 }
 
-const terminal = new Terminal($("console"));
+// --- the console ------------------------------------------------------------------------------------------------------
+const terminal = new Terminal({
+  scrollback: LINES_KEPT, screenReaderMode: true, fontSize: 14, fontFamily: "ui-monospace, Menlo, Consolas, monospace",
+  theme: { background: "#101416", foreground: "#e6ecea" },
+});
+const fit = new FitAddon.FitAddon();
+terminal.loadAddon(fit);
+terminal.open($("console"));
+new ResizeObserver(() => fit.fit()).observe($("console"));
+
+// A real terminal answers such questions. Here that would be typing on the board's console, once for each page, and again
+// for what the console asked in the past.
+for (const question of [{ final: "n" }, { prefix: "?", final: "n" }, { final: "c" }, { prefix: ">", final: "c" },
+  { prefix: "=", final: "c" }, { intermediates: "$", final: "p" }, { prefix: "?", intermediates: "$", final: "p" }, { final: "t" },
+  { prefix: ">", final: "q" }]) terminal.parser.registerCsiHandler(question, () => true);
+terminal.parser.registerDcsHandler({ intermediates: "$", final: "q" }, () => true);
+for (const question of [4, 10, 11, 12]) terminal.parser.registerOscHandler(question, () => true);
+
+terminal.onData((text) => {
+  for (let start = 0; start < text.length; start += TYPED_AT_ONCE) send({ do: "type", text: text.slice(start, start + TYPED_AT_ONCE) });
+});
 
 let leaving = false;
-$("console").addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { leaving = true; return; }
-  if (event.key === "Tab" && (leaving || event.shiftKey)) return; // the keyboard must be able to leave
-  leaving = false;
-  let text = KEYS[event.key];
-  if (text === undefined && event.key.length === 1 && !event.altKey && !event.metaKey) {
-    if (!event.ctrlKey) text = event.key;
-    else if (/^[a-z]$/i.test(event.key) && !"vr".includes(event.key.toLowerCase()) && !selecting(event)) {
-      text = String.fromCharCode(event.key.toLowerCase().charCodeAt(0) - 96);
-    }
-  }
-  if (text === undefined) return;
-  event.preventDefault();
-  send({ do: "type", text });
-});
-$("console").addEventListener("paste", (event) => {
-  event.preventDefault();
-  send({ do: "type", text: event.clipboardData.getData("text").replace(/\r?\n/g, "\r") });
+terminal.attachCustomKeyEventHandler((event) => {
+  if (event.type !== "keydown") return true;
+  if (event.key === "Escape") { leaving = true; return false; }
+  if (event.key === "Tab" && (leaving || event.shiftKey)) return false; // the keyboard must be able to leave
+  if (!["Shift", "Control", "Alt", "Meta"].includes(event.key)) leaving = false;
+  const letter = event.ctrlKey && !event.altKey ? event.key.toLowerCase() : "";
+  return !(letter === "v" || (letter === "c" && terminal.hasSelection()));
 });
 
-function selecting(event) {
-  return event.key.toLowerCase() === "c" && String(getSelection()) !== "";
-}
-
-// --- the board ------------------------------------------------------------------------------------------------------------
-let holding = false;
-let latched = false;
+// --- the button ---------------------------------------------------------------------------------------------------------
+const fingers = new Set(); // pointer, key, latch: any of them holds it down
+let downElsewhere = false;
 let since = 0;
 
-function press() {
-  if (holding) return;
-  holding = true;
-  since = Date.now();
-  send({ do: "press" });
-  showHeld();
+function isDown() {
+  return fingers.size > 0 || downElsewhere;
 }
 
-function release() {
-  if (!holding || latched) return;
-  holding = false;
-  send({ do: "release" });
-  $("held").textContent = "";
+function put(finger) {
+  fingers.add(finger);
+  if (fingers.size === 1) send({ do: "press" });
+  showButton();
 }
 
-function showHeld() {
-  if (!holding) return;
-  $("held").textContent = `held for ${Math.floor((Date.now() - since) / 1000)} s`;
-  setTimeout(showHeld, 500);
+function take(finger) {
+  if (fingers.delete(finger) && fingers.size === 0) send({ do: "release" });
+  showButton();
 }
 
-function toggle(event) {
-  if (latched) { latched = false; release(); return true; }
-  if (event.shiftKey) { press(); latched = true; return true; }
-  return false;
+function showButton() {
+  button.setAttribute("aria-pressed", String(isDown()));
+  if (isDown() && since === 0) {
+    since = Date.now();
+    count();
+  } else if (!isDown()) {
+    since = 0;
+    say($("held"), "The button is up.");
+    $("held-bar").value = 0;
+  }
+}
+
+function count() {
+  if (since === 0) return;
+  const held = (Date.now() - since) / 1000;
+  $("held-bar").value = Math.min(10, held);
+  say($("held"), `The button is down for ${Math.floor(held)} s.`);
+  setTimeout(count, 100);
+}
+
+function say(element, text) { // unchanged text is not read out again
+  if (element.textContent !== text) element.textContent = text;
 }
 
 const button = $("button");
 button.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0 || toggle(event)) return;
+  if (event.button !== 0) return;
   button.setPointerCapture(event.pointerId);
-  press();
+  put("pointer");
 });
-for (const name of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) button.addEventListener(name, release);
+for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) button.addEventListener(name, () => take("pointer"));
 button.addEventListener("keydown", (event) => {
   if (![" ", "Enter"].includes(event.key)) return;
   event.preventDefault();
-  if (!event.repeat && !toggle(event)) press();
+  if (!event.repeat) put("key");
 });
-button.addEventListener("keyup", (event) => { if ([" ", "Enter"].includes(event.key)) release(); });
+button.addEventListener("keyup", (event) => { if ([" ", "Enter"].includes(event.key)) take("key"); });
+button.addEventListener("blur", () => take("key"));
+window.addEventListener("blur", () => { take("key"); take("pointer"); });
 button.addEventListener("contextmenu", (event) => event.preventDefault());
+$("latch").addEventListener("change", () => { if ($("latch").checked) put("latch"); else take("latch"); });
 $("power").addEventListener("click", () => send({ do: "power", on: $("power").getAttribute("aria-checked") !== "true" }));
 $("reset").addEventListener("click", () => send({ do: "reset" }));
 
-// --- what comes ---------------------------------------------------------------------------------------------------------------
-function showLook(look) {
-  $("led").className = look.led ? "on" : "";
-  $("led").setAttribute("aria-label", `lamp: ${look.led ? "on" : "off"}`);
-  $("power").setAttribute("aria-checked", String(look.power));
-  $("reset").disabled = !look.power;
-  button.setAttribute("aria-pressed", String(look.pressed));
+// --- what is to be seen -------------------------------------------------------------------------------------------------
+let look = { power: false, led: false, pressed: false };
+let status = { answers: false };
+let changes = [];
+let steady = 0;
+
+function showLamp() {
+  clearTimeout(steady);
+  changes = changes.filter((at) => Date.now() - at < BLINK_MS);
+  const blinks = changes.length >= 2 && look.power;
+  say($("led-word"), blinks ? "blinks" : look.led ? "lit" : "dark");
+  if (changes.length > 0) steady = setTimeout(showLamp, BLINK_MS / 3);
 }
 
-function showStatus(status) {
+function showLook(now) {
+  if (now.led !== look.led) changes.push(Date.now());
+  look = now;
+  $("led").className = look.led ? "on" : "";
+  showLamp();
+  $("power").setAttribute("aria-checked", String(look.power));
+  say($("power-word"), look.power ? "on" : "off");
+  $("reset").disabled = !look.power;
+  downElsewhere = look.pressed && fingers.size === 0;
+  showButton();
+  showStatus(status);
+}
+
+function showVersion() {
+  if (socket === null || socket.readyState !== WebSocket.OPEN) return say($("version"), "The panel has ended; this page waits for it.");
+  if (!look.power) return say($("version"), "The power is off.");
   if (!status.answers) {
-    $("version").textContent = "The board does not answer now.";
-    return;
+    return say($("version"), "The board does not answer: it starts, or its network is not there. The console shows what it does.");
   }
-  $("version").textContent = status.version + (status.good ? ", this boot is good" : "");
-  if (status.safe_mode) {
-    const word = document.createElement("span");
-    word.className = "safe";
-    word.textContent = "SAFE MODE ";
-    $("version").prepend(word);
-  }
+  const text = status.version + (status.good ? ", this boot is good" : ", this boot is not good yet");
+  if ($("version").textContent === (status.safe_mode ? "SAFE MODE" : "") + text) return;
+  $("version").replaceChildren(...(status.safe_mode ? [make("span", "SAFE MODE", "safe")] : []), text);
+}
+
+function showStatus(now) {
+  status = now;
+  showVersion();
+  const known = status.answers && look.power;
+  for (const id of ["slots", "faults", "update-state", "update-progress"]) $(id).classList.toggle("stale", !known);
+  if (!known) return; // what was known last stays, and is pale
   $("slots").replaceChildren(...status.slots.map((cells) => {
-    const row = document.createElement("tr");
-    row.replaceChildren(...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+    const row = make("tr", "", cells.at(-1) === "yes" ? "runs" : "");
+    row.replaceChildren(...cells.map((text) => make("td", text)));
     return row;
   }));
-  $("faults").replaceChildren(...status.faults.map((text) => (
-    Object.assign(document.createElement("li"), { textContent: text.replace(/^\d+: /, "") }))));
+  $("no-slots").hidden = true;
+  $("faults").replaceChildren(...status.faults.map((text) => make("li", text.replace(/^\d+: /, ""))));
+  $("fault-count").textContent = status.faults.length ? `(${status.faults.length} of 8 until safe mode)` : "";
+  $("no-faults").textContent = "None.";
   $("no-faults").hidden = status.faults.length > 0;
-  const update = status.update;
-  $("update-state").textContent = update.state === "idle" ? "no update runs" : update.state;
-  $("update-more").textContent = update.state !== "idle" ? `${update.percent} %, ${update.bytes} bytes received`
-    : update.available ? `; release ${update.available} is available` : "";
-  $("update-progress").value = update.state === "idle" ? 0 : update.percent;
+  showUpdate(status.update);
+}
+
+function showUpdate(update) {
+  const runs = update.state !== "idle";
+  say($("update-state"), runs ? update.state : "no update runs");
+  say($("update-more"), runs ? `${update.percent} %, ${(update.bytes / 1024).toFixed(0)} KiB received`
+    : update.available ? `release ${update.available} is available` : "");
+  $("update-progress").value = runs ? update.percent : 0;
 }
 
 let forget = 0;
@@ -196,22 +186,26 @@ function complain(text) {
   forget = setTimeout(() => { $("complaint").textContent = ""; }, COMPLAINT_MS);
 }
 
+// --- the other end ------------------------------------------------------------------------------------------------------
+const HEARS = {
+  board: (news) => { $("name").textContent = news.name; document.title = `Board ${news.name}`; },
+  look: showLook,
+  status: showStatus,
+  console: (news) => terminal.write(news.text),
+  complaint: (news) => complain(news.text),
+};
+
 function connect() {
   socket = new WebSocket(`ws://${location.host}/socket`);
-  terminal.lines = [""];
-  terminal.column = 0;
+  socket.addEventListener("open", () => { terminal.reset(); showVersion(); });
   socket.addEventListener("message", (event) => {
     const news = JSON.parse(event.data);
-    if (news.kind === "board") $("name").textContent = news.name;
-    else if (news.kind === "look") showLook(news);
-    else if (news.kind === "status") showStatus(news);
-    else if (news.kind === "console") terminal.write(news.text);
-    else if (news.kind === "complaint") complain(news.text);
+    HEARS[news.kind](news);
   });
   socket.addEventListener("close", () => {
-    holding = latched = false;
+    fingers.clear(); // the panel has taken this page's finger away
+    $("latch").checked = false;
     showLook({ power: false, led: false, pressed: false });
-    showStatus({ answers: false });
     setTimeout(connect, AGAIN_MS);
   });
 }

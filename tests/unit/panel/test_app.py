@@ -3,95 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientWebSocketResponse, WSServerHandshakeError, web
+from aiohttp import ClientSession, ClientWebSocketResponse, WSServerHandshakeError
 
 from scripts.board_driver.errors import MachineError
 from scripts.board_driver.machine_mode import Answer
 from scripts.panel import app as app_module
+from scripts.panel import packages
 from scripts.panel import status as status_module
-from scripts.panel.app import FILES, PANEL, Panel, create_app
+from scripts.panel.app import FILES
 from scripts.panel.desk import Look
 from scripts.panel.status import Status, describe
-
-
-class MemoryDesk:
-    """A desk that notes what is done."""
-
-    def __init__(self) -> None:
-        self.did: list[Any] = []
-        self.busy = threading.Lock()
-        self.seen = Look(power=True, led=False, pressed=False)
-        self.error: Exception | None = None
-        self.complain = lambda _sentence: None
-
-    def look(self) -> Look:
-        """Return what is to be seen."""
-        return self.seen
-
-    def press(self) -> None:
-        """Note it."""
-        self._note("press")
-
-    def release(self) -> None:
-        """Note it."""
-        self._note("release")
-
-    def power(self, *, on: bool) -> None:
-        """Note it, or fail."""
-        if self.error is not None:
-            raise self.error
-        self.did.append(("power", on))
-
-    def reset(self) -> None:
-        """Note it."""
-        self.did.append("reset")
-
-    def type(self, data: bytes) -> None:
-        """Note it."""
-        self._note(data)
-
-    def _note(self, what: Any) -> None:
-        if not self.busy.acquire(timeout=2):
-            raise MachineError("the desk is held up, and holds up everybody")
-        self.busy.release()
-        self.did.append(what)
-
-
-class Served:
-    """A panel that is served."""
-
-    def __init__(self, desk: MemoryDesk, log: Path, port: int, panel: Panel) -> None:
-        self.desk, self.log, self.port, self.panel = desk, log, port, panel
-
-    @property
-    def url(self) -> str:
-        """Where."""
-        return f"http://127.0.0.1:{self.port}"
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    desk, log = MemoryDesk(), tmp_path / "serial.log"
-    watched: list[asyncio.Event] = []
-
-    def make() -> Panel:
-        watched.append(asyncio.Event())
-        return Panel("main", desk, Status(lambda: None, watched[0]), watched[0], log)  # type: ignore[arg-type]
-
-    app = create_app(make)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield Served(desk, log, runner.addresses[0][1], app[PANEL])
-    await runner.cleanup()
+from tests.unit.panel.conftest import Served, until
 
 
 @pytest.fixture
@@ -109,19 +36,14 @@ async def hear(socket: ClientWebSocketResponse, kind: str, **wanted: Any) -> dic
                 return dict(news)
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_the_page_and_its_files_run_nothing_but_their_own(served: Served, client: ClientSession) -> None:
-    for name in FILES:
+    for name in (*FILES, *packages.FILES):
         async with client.get(f"{served.url}/{name}") as response:
             assert response.status == 200
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
             text = await response.text()
             assert text
+            assert response.content_type != "application/octet-stream"
     async with client.get(f"{served.url}/") as response:
         page = await response.text()
     assert "<style" not in page
@@ -139,9 +61,10 @@ async def test_it_tells_and_obeys(served: Served, client: ClientSession) -> None
         assert await hear(socket, "look", power=True) == {"kind": "look", "power": True, "led": False, "pressed": False}
         served.desk.seen = Look(power=True, led=True, pressed=False)
         await hear(socket, "look", led=True)
-        with served.log.open("ab") as log:
-            log.write(b"more")
-        assert (await hear(socket, "console"))["text"] == "more"
+        for piece, text in ((b"more \xc3", "more "), (b"\xa4", "\xe4")):  # a character may come in two pieces
+            with served.log.open("ab") as log:
+                log.write(piece)
+            assert (await hear(socket, "console"))["text"] == text
         served.log.write_bytes(b"new")  # the log of another `up`
         assert (await hear(socket, "console"))["text"] == "new"
         for wish in (

@@ -34,7 +34,7 @@ from zentrid.commands.context import Settings
 from zentrid.core.names import SAFE_SLOT, SlotName
 from zentrid.core.version import version_or_zero
 from zentrid.core.webapp import MAX_APP_BYTES, MAX_FILES, split_root
-from zentrid.core.webappplace import Decision, What, decide
+from zentrid.core.webappplace import What, decide
 from zentrid.errors import ZentriError
 from zentrid.update.attempt import Attempt
 from zentrid.update.errors import (
@@ -104,7 +104,7 @@ class WebAppKeeper:
         self._image = image
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
-        self._told: Decision | None = None
+        self._told = ""
         self.status = "nothing is being restored"
 
     # --- by itself ------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class WebAppKeeper:
                 try:
                     await self._place()
                 except (ZentriError, OSError) as error:
-                    log.warning("web app: it cannot be put in place: %s", error)
+                    self._tell_once(f"it cannot be put in place: {error}")
                 except Exception:
                     log.exception("web app: it cannot be put in place")
 
@@ -136,18 +136,25 @@ class WebAppKeeper:
         safe_mode = self._slot == SAFE_SLOT
         if safe_mode:
             return
-        copy = self._in_use()
+        copy, last = self._in_use(), self._files.last()
+        if last is not None and last.done and last.offered == copy.wanted.id:
+            return  # as nearly always: nothing has to be read for that
         decision = decide(
-            copy.wanted, self._files.last(), self._files.present(), safe_mode=safe_mode, root_is_default=root_is_default
+            copy.wanted, last, self._files.present(), safe_mode=safe_mode, root_is_default=root_is_default
         )
         if decision.what is What.PLACE:
             count = self._files.put(copy, copy.wanted.id, lambda _percent, _text: None, stop.is_set)
             log.info("web app: version %s is in place, %d files written (%s)", copy.wanted.version, count, decision.why)
         elif decision.what is What.NOTE:
             self._files.note(copy.wanted)
-        elif decision.what is What.LEAVE and decision != self._told:
-            log.info("web app: version %s is not put in place: %s", copy.wanted.version, decision.why)
-        self._told = decision
+        elif decision.what is What.LEAVE:
+            self._tell_once(f"version {copy.wanted.version} is not put in place: {decision.why}")
+
+    def _tell_once(self, sentence: str) -> None:
+        """Log what is found at every look; the log is small."""
+        if sentence != self._told:
+            log.warning("web app: %s", sentence)
+        self._told = sentence
 
     def _in_use(self) -> Copy:
         """Return the Web App that goes with what runs."""

@@ -308,3 +308,17 @@ async def test_two_saves_at_once_and_a_cancelled_one(tmp_path: Path) -> None:
     await asyncio.gather(*saves, return_exceptions=True)
     assert await store.reload() == ()
     assert store.values.text("system.name") == "first"
+
+
+async def test_one_variable_is_saved_and_the_others_stay_as_they_were_saved(tmp_path: Path) -> None:
+    store = SettingsStore(tmp_path, VARIABLES)
+    store.values.set("http.server.root_filename", "mine/page.html")
+    save_name(store, "saved")
+    for name, root in (("only in memory", "webapp/index.html"), ("still", "other/page.html")):
+        store.values.set("system.name", name)
+        store.values.set("http.server.root_filename", root)
+        await store.save_only("http.server.root_filename")
+        again = SettingsStore(tmp_path, VARIABLES)
+        assert again.load().problems == ()
+        assert (again.values.text("system.name"), again.values.text("http.server.root_filename")) == ("saved", root)
+        assert store.values.text("system.name") == name

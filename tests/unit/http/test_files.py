@@ -9,6 +9,9 @@ import aiohttp
 import pytest
 
 from tests.support.httpdoor import DoorProcess, door_process
+from zentrid.adapters.filestore import FileStore
+from zentrid.core.files import FileMeta
+from zentrid.http import files as files_module
 from zentrid.http.config import Config
 from zentrid.http.files import WebApp
 
@@ -97,3 +100,57 @@ def test_the_list_shows_what_is_damaged(files: Path):
         (files / "webapp/webapp.json").write_text(raw)
         [problem] = WebApp(files, "webapp/index.html").problems()
         assert "webapp.json" in problem
+
+
+def created(files: Path, name: str, data: bytes) -> None:
+    new = FileStore(files).create(name, len(data), FileMeta())
+    new.write(data)
+    new.finish()
+
+
+def test_without_a_list_the_crc_shows_what_is_damaged(files: Path):
+    created(files, "webapp/index.html", b"<h1>mine</h1>")
+    created(files, "webapp/js/mine.js", b"x" * 600_000)
+    app = WebApp(files, "webapp/index.html")
+    assert app.problems() == ()
+    with (files / "webapp/js/mine.js").open("r+b") as stream:
+        stream.seek(300_000)
+        stream.write(b"y")
+    assert WebApp(files, "webapp/index.html").problems() == ("js/mine.js is damaged.",)
+    # What a list does not name is an addition: it is no reason not to show the app.
+    assert with_list(files, size=1100).problems() == ("index.html has 13 bytes instead of 16.",)
+
+
+def test_what_was_found_of_a_file_holds_until_it_is_touched(files: Path, monkeypatch: pytest.MonkeyPatch):
+    looked: list[Path] = []
+    look = files_module._sha256
+
+    def note(path: Path) -> str:
+        looked.append(path)
+        return look(path)
+
+    monkeypatch.setattr(files_module, "_sha256", note)
+    app = with_list(files)
+    for _ in range(3):
+        app._looked_s = None
+        assert app.problems() == ()
+    assert len(looked) == 1
+    (files / "webapp/js/app.js").write_text("LET a = 1;\n" * 100)
+    app._looked_s = None
+    assert app.problems() == ("js/app.js is damaged.",)
+
+
+async def test_pages_may_use_only_what_the_device_gives(door: DoorProcess, client: aiohttp.ClientSession):
+    for path in ("/", "/js/app.js", "/.recovery.html"):
+        async with client.get(path) as response:
+            policy = response.headers["Content-Security-Policy"]
+            assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;")
+            assert "unsafe" not in policy
+    await door.tell(inline_enabled=True)
+    async with client.get("/") as response:
+        policy = response.headers["Content-Security-Policy"]
+        assert "script-src 'self' 'unsafe-inline'" in policy
+        assert "http" not in policy
+        assert "*" not in policy
+    async with client.get("/.recovery.html") as response:
+        assert "unsafe" not in response.headers["Content-Security-Policy"]

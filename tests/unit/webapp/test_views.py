@@ -16,6 +16,24 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group
 HOSTILE = "<b onclick=alert(1)>x</b>"
 
 
+async def test_an_update_goes_on_without_its_connection(app: App, device: Device):
+    app.expected += ["ERR_"]
+    await app.open("update")
+
+    async def cut(route):
+        if '"ota' in (route.request.post_data or ""):
+            device.updates.state, device.updates.percent = "downloading", 40
+            await route.abort()
+        else:
+            await route.continue_()
+
+    await app.page.route("**/command", cut)
+    await app.button("Install the newest").click()
+    await app.confirm("Install")
+    await app.says("An update goes on without it")
+    await app.says("Downloading and installing: 40 %")
+
+
 # --- network ------------------------------------------------------------------------------------------------------------
 async def fixed(app: App, ip: str, gateway: str) -> None:
     card = app.card("Address")
@@ -82,7 +100,12 @@ async def test_the_device_moves_to_another_address(app: App, device: Device):
     link = app.page.get_by_role("link", name="10.0.2.77")
     assert await link.get_attribute("href") == f"http://10.0.2.77:{app.door.port}/#/network/confirm"
     await app.says("it is taken back unless it is confirmed within 60 seconds")
+    # It comes back without having moved: what was typed is not left for a later `save`.
+    await app.page.unroute("**/command", cut)
+    await app.says("The device is back at the address before: the change was taken back.")
+    assert device.settings.values.flag("network.dhcp")
     # And there:
+    device.settings.values.set("network.static.ip", "10.0.2.77")
     await app.open("network/confirm")
     device.network.unconfirmed = True
     await app.button("Confirm and save").click()

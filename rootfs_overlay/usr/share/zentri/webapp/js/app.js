@@ -84,7 +84,7 @@ function banners() {
   const told = [];
   const again = h("button", { type: "button", onclick: () => location.reload() }, "Sign in");
   if (state.connection === "offline") {
-    told.push(state.restart
+    told.push(updating.restarting()
       ? notice("warn", h("p", {}, "The device is restarting. This page goes on by itself when it is back."))
       : notice("bad", h("p", {}, "The device is not reachable; trying again. Is it switched on, and is its address still the same?")));
   } else if (state.connection === "auth") told.push(notice("bad", h("p", {}, state.sentence), again));
@@ -131,7 +131,7 @@ function start() {
   addEventListener("hashchange", () => route());
   on("connection", () => {
     banners();
-    if (state.connection === "offline" && !state.restart) announce("The device is not reachable; trying again.");
+    if (state.connection === "offline" && !updating.restarting()) announce("The device is not reachable; trying again.");
   });
   on("back", () => announce("The device is reachable again."));
   on("system", () => { showName(); banners(); });

@@ -8,7 +8,7 @@ export const state = {
   system: {},
   /** @type {Record<string, string>} the variables `ota.*` as last heard */
   ota: {},
-  /** @type {{at: number, from: string, uptime: number, why: string}|null} a restart that was asked for and is waited for */
+  /** @type {{at: number}|null} a restart that was asked for and is waited for */
   restart: null,
 };
 

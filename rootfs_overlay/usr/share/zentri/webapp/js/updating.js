@@ -17,6 +17,8 @@ export const WORDS = Object.freeze({
   confirming: "The new release is on trial",
 });
 
+/** A restart that takes longer than this was none. */
+const RESTART_MS = 5 * 60_000;
 /** @type {{kind: string, text: string, detail: string}|null} what became of the last update or restart */
 export let outcome = null;
 /** Whether an `ota` of this page waits for its answer. */
@@ -101,6 +103,9 @@ export async function install(...words) {
   timer = setTimeout(look, 500);
   try {
     return said(await send(line("ota", ...words), { timeoutMs: OURS_MS, aside: true }));
+  } catch (error) {
+    if (!(/** @type {any} */ (error).lost)) throw error;
+    return "The connection broke off. An update goes on without it; this page follows it as soon as the device answers.";
   } finally {
     asked = false;
     await look();
@@ -116,9 +121,12 @@ export async function restart(command = "reboot") {
 
 /** The device is about to go away. */
 export function expect() {
-  state.restart = { at: Date.now(), from: seen.version, uptime: seen.uptime, why: phase() };
+  state.restart = { at: Date.now() };
   emit("restart");
 }
+
+/** Whether the device is away because it restarts. */
+export const restarting = () => state.restart !== null && Date.now() - state.restart.at < RESTART_MS;
 
 /** A look at `system.*`: has it restarted, and into what? */
 async function compare() {
@@ -170,7 +178,10 @@ function hear(event) {
     state.ota = { ...state.ota, "ota.state": event.state };
     const text = `${event.version ? `Release ${event.version}: ` : ""}${String(event.outcome ?? "").replaceAll("_", " ")}${event.reason ? ` (${event.reason})` : ""}.`;
     if (event.outcome && event.outcome !== "installed" && !asked) end(event.outcome === "cancelled" ? "warn" : "bad", text);
-    if (!event.outcome && event.state === "rebooting") seen.ota = "rebooting";
+    if (!event.outcome && event.state === "rebooting") {
+      seen.ota = "rebooting";
+      if (state.ota["ota.reboot"] === "auto") expect();
+    }
     keep();
     speak("");
     emit("ota");

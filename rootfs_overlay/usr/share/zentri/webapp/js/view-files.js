@@ -27,11 +27,13 @@ addEventListener("beforeunload", (event) => { if (editor?.dirty()) event.prevent
 
 /** @param {import("./app.js").Shown} shown */
 export async function show({ root, signal }) {
-  const here = /** @type {Here} */ ({ root, signal, list: h("div"), work: h("div"), told: result(), files: [] });
+  const here = /** @type {Here} */ ({ root, signal, list: h("div", { tabindex: "-1", role: "group", "aria-label": "List of files" }), work: h("div"), told: result(), files: [] });
   here.look = async () => {
     const found = await send("ls -v", { signal });
     here.files = /** @type {any} */ (rows(found.text));
+    const focused = here.list.contains(document.activeElement);
     here.list.replaceChildren(fileTable(here));
+    if (focused) here.list.focus();  // what had it is gone
   };
   root.append(here.work, card("Send a file", uploadForm(here)), card("Files on the device", here.list, here.told.element));
   await here.look();
@@ -165,7 +167,7 @@ function open(here, about, text, ends) {
   const area = h("textarea", { class: "editor mono", spellcheck: "false", autocapitalize: "off", autocomplete: "off", wrap: "off" });
   area.value = text;
   editor = { dirty: () => area.value !== kept };
-  const close = () => { editor = null; here.work.replaceChildren(); here.list.focus?.(); };
+  const close = () => { editor = null; here.work.replaceChildren(); here.list.focus(); };
   const save = action("Save", async () => {
     const value = area.value;
     const now = await stat(about.name).catch(() => null);

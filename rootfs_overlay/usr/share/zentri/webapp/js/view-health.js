@@ -12,12 +12,14 @@ const STATES = /** @type {Record<string, [string, string]>} */ ({ good: ["good",
 /** @param {import("./app.js").Shown} shown */
 export async function show({ root, signal }) {
   const slots = h("div");
-  const faults = h("div");
+  const faults = h("div", { tabindex: "-1", role: "group", "aria-label": "Faults" });
   root.append(card("Slots", h("p", { class: "quiet" }, "Two slots take turns: an update is written to the one that does not run. Slot r holds the system for safe mode, and no update changes it."), slots), faults, log(signal));
   const look = async () => {
     const [found, listed] = [await send("slots", { signal }), await send("faults_print", { signal })];
     slots.replaceChildren(slotTable(found.text));
+    const focused = faults.contains(document.activeElement);
     faults.replaceChildren(faultCard(listed.text, look));
+    if (focused) faults.focus();  // what had it is gone
   };
   on("device", (event) => { if (["slot", "fault", "boot_good"].includes(event.event)) look().catch(() => undefined); }, signal);
   on("back", () => look().catch(() => undefined), signal);

@@ -2,7 +2,7 @@
 
 import { send, said } from "./device.js";
 import { action, card, field, form, h, input, list, notice, select } from "./dom.js";
-import { state } from "./state.js";
+import { on, state } from "./state.js";
 import { facts, isAddress, line } from "./words.js";
 
 export const title = "Network";
@@ -93,6 +93,10 @@ async function restartNetwork(values, before, where, look) {
       await look().catch(() => undefined);
       throw error;
     }
+    const settled = new AbortController();
+    const settle = () => { settled.abort(); return settleDown(values, before, where, look); };
+    if (state.connection === "online") return settle();
+    on("back", () => { if (where.isConnected) settle().catch(() => undefined); }, settled.signal);
     where.replaceChildren(ip ? leadTo(ip, values.gateway?.trim() === "") : notice("warn", h("p", {},
       "The device has another address now, or the one before in a minute. A list of devices in your router, or the serial console (get network.ip), tells it; this page goes on by itself if the address stays.")));
     return null;
@@ -100,6 +104,21 @@ async function restartNetwork(values, before, where, look) {
   await look().catch(() => undefined);
   where.replaceChildren(keepCard(before, look, /network_verify/.test(answer.log.join(" "))));
   return said(answer);
+}
+
+/**
+ * The device answers here again after its network was away: has the change come, or was it taken back?
+ * @param {Record<string, string>} values @param {Record<string, string>} before @param {HTMLElement} where
+ * @param {() => Promise<void>} look
+ */
+async function settleDown(values, before, where, look) {
+  const now = facts((await send("get network")).text)["network.ip"];
+  const come = values.dhcp === "0" ? now === values.ip.trim() : before["network.dhcp"] === "1" || now !== before["network.ip"];
+  if (!come) await takeBack(before);
+  await look();
+  where.replaceChildren(come ? keepCard(before, look, values.gateway?.trim() === "")
+    : notice("bad", h("p", {}, "The device is back at the address before: the change was taken back.")));
+  return null;
 }
 
 /** @param {string} ip @param {boolean} unchecked */

@@ -19,7 +19,7 @@ _FLAGS: Final = (
     "--disable-sync",
     "--no-first-run",
 )
-_LAUNCH: Final[dict[str, Any]] = {
+LAUNCH: Final[dict[str, Any]] = {
     "executable_path": "/usr/bin/chromium",
     "args": [*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])],  # Chromium's sandbox refuses root
 }
@@ -48,7 +48,7 @@ class Complaints(list[str]):
 def page(origin: str, **context: Any) -> Iterator[tuple[sync_api.Page, Complaints]]:
     """Give a page of a new browser and what it complains of; `PHONE`, `http_credentials`, … as context options."""
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(**_LAUNCH)
+        browser = play.chromium.launch(**LAUNCH)
         try:
             made = browser.new_context(base_url=origin, **context).new_page()
             made.set_default_timeout(DEADLINE_MS)
@@ -63,7 +63,7 @@ def page(origin: str, **context: Any) -> Iterator[tuple[sync_api.Page, Complaint
 async def async_page(origin: str, **context: Any) -> AsyncIterator[tuple[async_api.Page, Complaints]]:
     """The same for tests with an event loop."""
     async with async_api.async_playwright() as play:
-        browser = await play.chromium.launch(**_LAUNCH)
+        browser = await play.chromium.launch(**LAUNCH)
         try:
             made = await (await browser.new_context(base_url=origin, **context)).new_page()
             made.set_default_timeout(DEADLINE_MS)

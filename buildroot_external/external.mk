@@ -1,6 +1,6 @@
 ################################################################################
 #
-# Zentri: its packages, and what the boot loader needs before it is configured
+# Zentri: its packages, and what it changes in those of Buildroot
 #
 ################################################################################
 
@@ -13,3 +13,10 @@ define ZENTRI_UBOOT_ENVIRONMENT
 		$(if $(BR2_ZENTRI_PRODUCTION),--production) $(@D)/zentri.env
 endef
 UBOOT_POST_PATCH_HOOKS += ZENTRI_UBOOT_ENVIRONMENT
+
+# The recipe of dbus asks for systemd only on a system with systemd. Its options are read when it is configured, and its
+# dependencies before this file, hence the rule.
+ifeq ($(BR2_PACKAGE_ZENTRI_LISTENFDS),y)
+DBUS_CONF_OPTS += --enable-systemd --without-systemdsystemunitdir --without-systemduserunitdir
+$(DBUS_TARGET_CONFIGURE): | zentri-listenfds
+endif

@@ -30,7 +30,7 @@ COUNTERPARTS = {
 NOT_IN_BUILDROOT = {"base-files"}
 """Buildroot's skeleton is in its place."""
 ON_BY_DEFAULT = {"BUSYBOX"}
-OWN = {"ZENTRID"}
+OWN = {"ZENTRID", "ZENTRI_LISTENFDS"}
 FROM_DEPENDENCIES = {"LIBGPIOD2", "PYTHON_GOBJECT"}
 """In Debian they come along with what needs them; in Buildroot they are chosen by hand."""
 

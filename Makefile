@@ -12,16 +12,21 @@ PANEL_PORT ?= 8900
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
+# `make run BUILDER=buildroot` (also image, demo, panel, test) takes kernel, boot loader and root file system from Buildroot:
+# from the checkout that BUILDROOT names, else from the pinned release, which is fetched.
+export BUILDER BUILDROOT
+
 setup: ## host packages (says which first) and the virtual environment
 	@scripts/setup
+	@$(if $(filter buildroot,$(BUILDER)),scripts/setup --packages scripts/buildroot/host-packages.txt)
 
 host-packages: ## only the host packages; NO_INSTALL=1 lists what is missing
 	@scripts/setup --packages
 
-image: setup ## build ROM, kernel, root file system and disk (VERSION=1.0.0, PROD=1)
+image: setup ## build ROM, kernel, root file system and disk (VERSION=1.0.0, PROD=1, BUILDER=buildroot)
 	@$(PYTHON) -m scripts.image image --release $(VERSION) $(if $(PROD),--production)
 
-run: setup ## boot the virtual board with a DMS beside it; the serial console is this terminal
+run: setup ## boot the virtual board with a DMS beside it; the serial console is this terminal (BUILDER=buildroot)
 	@$(PYTHON) -m scripts.lab run
 
 stop: ## end a board and a DMS that `make run` left in the background
@@ -65,7 +70,8 @@ lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision scripts/symbols rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
-		rootfs_overlay/usr/share/udhcpc/default.script scripts/bench/prepare.sh .ci/run
+		rootfs_overlay/usr/share/udhcpc/default.script scripts/bench/prepare.sh \
+		buildroot_external/board/virt/hook buildroot_external/board/virt/*.sh .ci/run
 
 lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)
 	@$(PYTHON) -m pip -q install uv

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from scripts.image.cache import Cache, default_cache_dir
-from scripts.image.release import Builder, ReleaseSpec
+from scripts.image.release import ReleaseSpec
 from scripts.image.run import BuildError
+from scripts.image.select import builder
 from zentrid.bundle.manifest import PRODUCT_PATTERN
 from zentrid.core.version import parse_version
 from zentrid.errors import ZentriError
@@ -82,10 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.command == "image" and options.out.exists() and not options.out.is_dir():
         print(f"error: --out {options.out} is no folder; choose another", file=sys.stderr)
         return 1
-    builder = Builder(TOP, Cache(options.cache), options.keys, say)
     try:
         spec = _spec(options)
-        result = builder.image(spec, options.out) if options.command == "image" else builder.release(spec)
+        chosen = builder(TOP, Cache(options.cache), options.keys, say)
+        result = chosen.image(spec, options.out) if options.command == "image" else chosen.release(spec)
     except (BuildError, ZentriError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

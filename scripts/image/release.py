@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from scripts.board_driver.machine import MACHINE_ARGS
 from scripts.bundle_tool.elfcheck import check_tree
 from scripts.image import bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols, webapp
 from scripts.image.cache import Cache, hash_files
 from scripts.image.run import BuildError
+from scripts.image.sbom import DEBIAN, PackageOrigin
 from zentrid import ZENTRI_VERSION
 from zentrid.bundle.tree import HashTree
 from zentrid.core import names
@@ -51,6 +53,9 @@ class Builder:
     """Called at the start of each step that really runs, with a sentence."""
     _trees: dict[bool, Path] = field(default_factory=dict)
     """Every release of one builder is made from the same files, even if somebody edits them meanwhile."""
+
+    origin: ClassVar[PackageOrigin] = DEBIAN
+    """Where the packages of the image come from, for the bill of materials."""
 
     @property
     def _board(self) -> Path:
@@ -139,19 +144,14 @@ class Builder:
             rootfs.overlay(self.top / "rootfs_overlay", root)
             webapp.list_webapp(root, ZENTRI_VERSION)
             rootfs.install_zentrid(self.top / "zentrid", root, log=log)
-            shutil.copytree(apps / "apps", root / samples.APPS)
-            if production:
-                passwd = root / "etc/passwd"
-                passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", ":/root:/bin/false"))
-            else:
-                (root / "etc/zentri/development").write_text("A development build: root has a shell over SSH.\n")
-            rootfs.normalize_modes(root)
-            problems = check_tree(root)
-            if problems:
-                raise BuildError("the root file system has programs that cannot run:\n" + "\n".join(problems[:20]))
+            finish_tree(root, apps / "apps", production=production)
 
         self._trees[production] = self._step("tree", inputs, "assembling the root file system", build)
         return self._trees[production]
+
+    def components(self) -> list[dict[str, str]]:
+        """Return name, version, architecture and source of everything in the image and the ROM."""
+        return sbom.components(self.base() / "packages.json", self.linux(), self.sources())
 
     def symbols(self, *, production: bool) -> Path:
         """Return the folder with the symbol files of every program and library of the root file system."""
@@ -169,7 +169,7 @@ class Builder:
         with ThreadPoolExecutor(2) as pool:  # the kernel uses all cores; fetching packages and compiling Python fit in
             kernel, tree = pool.submit(self.linux), pool.submit(self.tree, production=spec.production)
             linux, files = kernel.result(), tree.result()
-        base, source, names_of = self.base(), self.sources(), self.symbols(production=spec.production)
+        names_of = self.symbols(production=spec.production)
         inputs = {
             "linux": linux.name, "tree": files.name, "symbols": names_of.name, "product": spec.product, "version": spec.version,
             "extra": json.dumps(dict(spec.extra), sort_keys=True), "production": str(spec.production),
@@ -198,8 +198,7 @@ class Builder:
             )
             (out / "root_hash").write_text(tree.root.hex() + "\n")
             shutil.copytree(names_of, out / symbols.FOLDER)
-            entries = sbom.components(base / "packages.json", linux, source)
-            sbom.write(entries, spec.product, spec.version, out)
+            sbom.write(self.components(), spec.product, spec.version, out, origin=self.origin)
 
         return self._step("release", inputs, f"packing and signing release {spec.product}-{spec.version}", build)
 
@@ -265,6 +264,23 @@ class Builder:
         for step, keep in KEEP.items():
             self.cache.prune(step, keep)
         return out
+
+
+def finish_tree(root: Path, apps: Path, *, production: bool) -> None:
+    """Do what is left when packages, overlay and zentrid are in a tree, whoever put them there.
+
+    Raises BuildError when a program of it cannot run for want of a library.
+    """
+    shutil.copytree(apps, root / samples.APPS)
+    if production:
+        passwd = root / "etc/passwd"
+        passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", ":/root:/bin/false"))
+    else:
+        (root / "etc/zentri/development").write_text("A development build: root has a shell over SSH.\n")
+    rootfs.normalize_modes(root)
+    problems = check_tree(root)
+    if problems:
+        raise BuildError("the root file system has programs that cannot run:\n" + "\n".join(problems[:20]))
 
 
 def root_of(release: Path) -> HashTree:

@@ -20,24 +20,25 @@ READABLE = ("-g", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-Wl
 """What a backtrace needs: lines, the chain of frame pointers, every caller in it, and a name for the symbol file."""
 
 
-def build_samples(source: Path, out: Path, *, log: Path) -> None:
+def build_samples(source: Path, out: Path, *, log: Path, cross: str = CROSS) -> None:
     """Make `out/apps/<name>/` for each folder below `source`, and `out/symbols/.build-id/…` of what was compiled.
 
-    A folder's `<name>.c` becomes `bin/<name>`, stripped; everything else is copied. Raises BuildError.
+    A folder's `<name>.c` becomes `bin/<name>`, stripped; everything else is copied. `cross` is what the compiler's programs are
+    called by before `gcc`. Raises BuildError.
     """
     (out / "symbols").mkdir()
     for folder in sorted(path for path in source.iterdir() if path.is_dir()):
         target = out / "apps" / folder.name
         shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.c", "__pycache__"))
         if (folder / f"{folder.name}.c").is_file():
-            _compile(folder, target / "bin" / folder.name, out / "symbols", log)
+            _compile(folder, target / "bin" / folder.name, out / "symbols", cross, log)
 
 
-def _compile(folder: Path, program: Path, symbols: Path, log: Path) -> None:
+def _compile(folder: Path, program: Path, symbols: Path, cross: str, log: Path) -> None:
     program.parent.mkdir(exist_ok=True)
     # Compiled where the source is, by a relative name: no folder of this machine gets into the program.
     run(
-        [f"{CROSS}gcc", *HARDENED, *READABLE, f"-ffile-prefix-map={folder}=.", "-o", program, f"{folder.name}.c"],
+        [f"{cross}gcc", *HARDENED, *READABLE, f"-ffile-prefix-map={folder}=.", "-o", program, f"{folder.name}.c"],
         cwd=folder, log=log,
     )  # fmt: skip
     build_id = build_id_of(program)
@@ -45,6 +46,6 @@ def _compile(folder: Path, program: Path, symbols: Path, log: Path) -> None:
         raise BuildError(f"{program.name} has no build-id, so that its crashes could not be read; see {log}")
     target = symbols / symbol_path(build_id)
     target.parent.mkdir(parents=True, exist_ok=True)
-    run([f"{CROSS}objcopy", "--only-keep-debug", program, target], log=log)
+    run([f"{cross}objcopy", "--only-keep-debug", program, target], log=log)
     target.chmod(0o644)
-    run([f"{CROSS}strip", "--strip-unneeded", program], log=log)
+    run([f"{cross}strip", "--strip-unneeded", program], log=log)

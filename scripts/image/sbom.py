@@ -6,6 +6,7 @@ import datetime
 import json
 import uuid
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
@@ -14,6 +15,16 @@ from packageurl import PackageURL
 
 from scripts.image.run import SOURCE_DATE_EPOCH
 from zentrid import ZENTRI_VERSION
+
+
+class PackageOrigin(NamedTuple):
+    """Whose packages they are: type and namespace of a package URL."""
+
+    kind: str
+    namespace: str | None
+
+
+DEBIAN: Final = PackageOrigin("deb", "debian")
 
 
 def components(packages: Path, linux: Path, sources: Path) -> list[dict[str, str]]:
@@ -25,7 +36,9 @@ def components(packages: Path, linux: Path, sources: Path) -> list[dict[str, str
     return sorted(found, key=lambda entry: entry["name"])
 
 
-def write(entries: list[dict[str, str]], product: str, version: str, out: Path) -> None:
+def write(
+    entries: list[dict[str, str]], product: str, version: str, out: Path, *, origin: PackageOrigin = DEBIAN
+) -> None:
     """Write `packages.json` and `sbom.cdx.json` (CycloneDX 1.6); same inputs give the same bytes."""
     (out / "packages.json").write_text(json.dumps(entries, indent=1) + "\n")
     bom = Bom(
@@ -36,7 +49,7 @@ def write(entries: list[dict[str, str]], product: str, version: str, out: Path) 
     parts = []
     for entry in entries:
         kind = ComponentType.OPERATING_SYSTEM if entry["name"] == "linux" else ComponentType.LIBRARY
-        purl = PackageURL("deb", "debian", entry["name"], entry["version"], {"arch": entry["architecture"]})
+        purl = PackageURL(*origin, entry["name"], entry["version"], {"arch": entry["architecture"]})
         parts.append(
             Component(
                 name=entry["name"], version=entry["version"], type=kind, bom_ref=f"{entry['name']}@{entry['version']}",

@@ -13,6 +13,7 @@ from typing import Final
 
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import Builder, ReleaseSpec
+from scripts.image.select import builder
 from scripts.lab.places import DEMO, PRODUCT, TOP, Places
 from scripts.lab.tools import LabError, call
 
@@ -44,7 +45,7 @@ class World:
     @cached_property
     def builder(self) -> Builder:
         """The image builder on this user's cache."""
-        return Builder(TOP, Cache(default_cache_dir()), self.places.keys, self.say)
+        return builder(TOP, Cache(default_cache_dir()), self.places.keys, self.say)
 
     def spec(self, version: str) -> ReleaseSpec:
         """Return what is special about a release of the demonstration product."""

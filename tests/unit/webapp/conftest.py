@@ -17,8 +17,9 @@ from playwright.async_api import Browser, Locator, Page, Request, async_playwrig
 from playwright.async_api import Error as PlaywrightError
 
 from tests.support.browser import DEADLINE_MS, LAUNCH, Complaints
+from tests.support.commandline import console
 from tests.support.fakes import Device
-from tests.support.httpdoor import DoorProcess, console, door_process
+from tests.support.httpdoor import DoorProcess, door_process
 from zentrid.http.config import Config
 
 APP: Final = Path(__file__).parents[3] / "rootfs_overlay/usr/share/zentri/webapp"

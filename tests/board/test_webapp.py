@@ -81,7 +81,8 @@ def test_in_one_boot_and_an_update(board: BoardFactory, prepared: Path, world: W
         says(shown, "No faults.")
         expect(shown.get_by_role("row", name=re.compile("^a 1.0.0"))).to_contain_text("yes")
         assert complaints == []
-        update(shown, bundle)
+        with one.expecting("reset"):
+            update(shown, bundle)
         # While the device was away the browser had something to say, and nothing else.
         away = re.compile(r"ERR_CONNECTION|ERR_EMPTY_RESPONSE|WebSocket|ERR_SOCKET|status of 503")
         assert [text for text in complaints if not away.search(text)] == []

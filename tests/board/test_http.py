@@ -134,11 +134,15 @@ def test_in_one_boot(board: BoardFactory, prepared: Path, world: World) -> None:
     web.wait_for(200)
     assert one.succeed(PIDS).split() != [pid]
     assert one.send("get system.fault.count").expect_ok() == faults
-    # Without a Web App, the page of the image; with one, its files.
+    # The Web App is there by itself; without a first page, the page of the image; with one of the owner's, that.
+    web.wait_for(200, "/")
+    assert "js/app.js" in web.get("/")[1]
+    web.send("set http.server.root_filename own/index.html")
+    web.wait_for(302, "/")
     assert web.get("/") == (302, "/.recovery.html")
     assert web.get("/.recovery.html")[0] == 200
-    one.succeed("mkdir -p /data/zentri/files/webapp && echo hello > /data/zentri/files/webapp/index.html")
-    web.send("set http.server.root_filename webapp/index.html")
+    one.succeed("mkdir -p /data/zentri/files/own && echo hello > /data/zentri/files/own/index.html")
+    web.send("set http.server.root_filename own/index.html")
     web.wait_for(200, "/")
     assert web.get("/") == (200, "hello\n")
     # The first password, and HTTPS by the device's own certificate: both set by HTTP itself, whose answer still comes.

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, TimeoutError, expect
 
 from scripts.board_driver.machine import HOST_SEEN_BY_BOARD
 from scripts.board_driver.watched import WatchedBoard
@@ -51,7 +51,10 @@ def place(url: str) -> None:
 
 def says(shown: Page, text: str, timeout_ms: float = STEP_MS) -> None:
     """Wait until the page says this."""
-    shown.locator("main", has_text=text).wait_for(timeout=timeout_ms)
+    try:
+        shown.locator("main", has_text=text).wait_for(timeout=timeout_ms)
+    except TimeoutError as error:
+        raise AssertionError(f"the page does not say {text!r} but: {shown.locator('main').inner_text()}") from error
 
 
 def confirm(shown: Page, label: str) -> None:
@@ -81,7 +84,8 @@ def test_in_one_boot_and_an_update(board: BoardFactory, prepared: Path, world: W
         says(shown, "No faults.")
         expect(shown.get_by_role("row", name=re.compile("^a 1.0.0"))).to_contain_text("yes")
         assert complaints == []
-        update(shown, bundle)
+        with one.expecting("reset"):
+            update(shown, bundle)
         # While the device was away the browser had something to say, and nothing else.
         away = re.compile(r"ERR_CONNECTION|ERR_EMPTY_RESPONSE|WebSocket|ERR_SOCKET|status of 503")
         assert [text for text in complaints if not away.search(text)] == []

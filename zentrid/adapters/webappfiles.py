@@ -197,8 +197,9 @@ class WebAppFiles:
 
         `offered`: the id of what is in use, which is then not put in place by itself again.
         """
-        record = begun(copy.wanted, offered, self.last())
         present, new = self.present(), hashes_of(copy.wanted)
+        replaced = {name: digest for name, digest in present.items() if digest and digest != new.get(name, digest)}
+        record = begun(copy.wanted, offered, self.last(), replaced)
         wrong = [name for name in sorted(copy.wanted.files) if present.get(name) != new[name]]
         self._write(record)
         if present.get(LIST_NAME) != new[LIST_NAME]:

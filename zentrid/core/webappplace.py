@@ -18,6 +18,8 @@ from zentrid.core.webapp import LIST_NAME, MAX_FILES, AppList, checked_name
 MAX_RECORD_BYTES: Final = 256 * 1024
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAMES_TOLD: Final = 3
+_MOST: Final = 4
+"""So many Web Apps, of which parts may be there after as many interruptions, a record can tell of."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Placed:
     files: Mapping[str, str]
     """SHA-256 of each file, the list included."""
     before: Mapping[str, str]
-    """While `done` is false: what had been put there before, of which some may still be there."""
+    """While `done` is false: what had been put there before, or is being replaced; some of it may still be there."""
     done: bool
 
     def to_bytes(self) -> bytes:
@@ -57,7 +59,7 @@ def parse_placed(raw: bytes) -> Placed | None:
 
 
 def _are_hashes(files: Mapping[str, str]) -> bool:
-    return len(files) <= 2 * MAX_FILES and all(
+    return len(files) <= _MOST * MAX_FILES and all(
         checked_name(name) is not None and isinstance(digest, str) and bool(_SHA256.fullmatch(digest))
         for name, digest in files.items()
     )
@@ -68,11 +70,15 @@ def hashes_of(wanted: AppList) -> dict[str, str]:
     return {**{name: entry.sha256 for name, entry in wanted.files.items()}, LIST_NAME: wanted.id}
 
 
-def begun(wanted: AppList, offered: str, last: Placed | None) -> Placed:
-    """Return the record for the time in which files are put in place."""
+def begun(wanted: AppList, offered: str, last: Placed | None, replaced: Mapping[str, str] | None = None) -> Placed:
+    """Return the record for the time in which files are put in place.
+
+    `replaced`: SHA-256 of what is there and is to be replaced: if that is interrupted it is nobody's any more.
+    """
     before: Mapping[str, str] = {}
     if last is not None:
         before = last.files if last.done else {**last.files, **last.before}
+    before = {**before, **(replaced or {})}
     return Placed(offered, wanted.version, hashes_of(wanted), before, done=False)
 
 

@@ -198,8 +198,27 @@ async def test_a_network_that_does_not_come_up(scene: Scene) -> None:
         await expect(result).to_contain_text("taken back; nothing is saved")
         await expect(result).to_contain_text("No DHCP server answers.")
         assert complaints == []
-    assert scene.device.settings.values.text("wlan.ssid") == 'my "net"'
+    values = scene.device.settings.values
+    assert values.text("wlan.ssid") == 'my "net"'
+    # Saving the account, say, must not keep what did not come up.
+    assert values.text("network.default_interface") == "ethernet"
     assert not scene.device.settings.path.exists()
+
+
+async def test_who_types_elsewhere_meanwhile_keeps_the_focus(scene: Scene) -> None:
+    app = scene.device.web_app
+    app.gate = asyncio.Event()
+    scene.device.ctx.web_app = app
+    async with scene.page("/.recovery.html") as (page, complaints):
+        await page.get_by_role("button", name="Restore").click()
+        await expect(page.get_by_role("button", name="Restore")).to_be_disabled()
+        line = page.get_by_label("Command line")
+        await line.press_sequentially("get ")
+        app.gate.set()
+        await expect(page.locator("#restore .status")).to_contain_text("is restored from somewhere")
+        await expect(page.get_by_role("button", name="Restore")).to_be_enabled()
+        await expect(line).to_be_focused()
+        assert complaints == []
 
 
 async def test_an_address_that_is_wrong_is_told_before_anything_is_tried(scene: Scene) -> None:
@@ -222,6 +241,11 @@ async def test_a_device_that_falls_silent_says_where_it_will_be(scene: Scene) ->
         await page.get_by_role("button", name="Try it").click()
         await expect(page.locator("#set-network .status")).to_contain_text("within a minute, it has taken this back")
         await expect(page.locator("#new-address")).to_have_attribute("href", re.compile(r"//10\.0\.2\.99:"))
+        # It is here again: what it has taken back does not stay set.
+        values = scene.device.settings.values
+        async with asyncio.timeout(20):
+            while values.text("network.dhcp") != "1" or values.text("network.static.ip"):
+                await asyncio.sleep(0.02)
         assert [complaint for complaint in complaints if "ERR_FAILED" not in complaint] == []
 
 

@@ -180,3 +180,70 @@ async def test_deleting(app: App, device: Device):
     device.store.delete("gone.txt")
     await app.button("Download gone.txt").click()
     await app.page.locator(".result.bad", has_text="gone.txt").wait_for()
+
+
+async def test_what_came_meanwhile_is_not_overwritten_unasked(app: App, device: Device):
+    await app.open("files")
+    put(device, "a.txt", b"theirs", FileMeta(version="2.0"))  # after the list was read
+    await choose(app, ("a.txt", b"mine"))
+    await app.confirm("Cancel")
+    await app.says("a.txt: not sent.")
+    assert (app.files / "a.txt").read_bytes() == b"theirs"
+    # One that was not put there by the device, of which it knows no checksum.
+    (app.files / "b.txt").write_bytes(b"one")
+    await app.go("status")
+    await app.go("files")
+    await app.button("Edit b.txt").click()
+    await app.page.get_by_label("Text", exact=True).fill("mine")
+    (app.files / "b.txt").write_bytes(b"two")
+    await app.button("Save").click()
+    await app.page.get_by_role("dialog").get_by_text("has changed, or is gone").wait_for()
+    await app.confirm("Save over it")
+    await app.says("Saved. b.txt is on the device as you see it.")
+    assert (app.files / "b.txt").read_bytes() == b"mine"
+
+
+async def test_sending_goes_on_while_another_page_is_shown(app: App, device: Device):
+    await app.open("files")
+    reached, on = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if "stream_write" in (route.request.post_data or ""):
+            reached.set()
+            await on.wait()
+        await route.continue_()
+
+    await app.page.route("**/command", hold)
+    await choose(app, ("a.bin", BINARY), ("-e bad name.txt", b"x"))
+    await reached.wait()
+    await app.go("status")
+    assert await app.page.evaluate(
+        "!dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    )  # who leaves is asked
+    on.set()
+    await expect(app.page.locator("#live")).to_contain_text("-e bad name.txt:")
+    await app.go("files")
+    await app.says("a.bin: 195.3 KiB sent, checksum right.")
+    await app.page.locator(".result.bad", has_text="-e bad name.txt").wait_for()
+    assert (app.files / "a.bin").read_bytes() == BINARY
+    assert await app.page.evaluate("dispatchEvent(new Event('beforeunload', { cancelable: true }))")
+
+
+async def test_a_cancel_that_came_too_late_says_so(app: App, device: Device):
+    await app.open("files")
+    arrived = asyncio.Event()
+    app.expected.append("Failed to load resource")
+
+    async def keep_the_answer(route: Route) -> None:
+        if "stream_write" in (route.request.post_data or ""):
+            await route.fetch()  # carried out, and no answer ever comes
+            arrived.set()
+        else:
+            await route.continue_()
+
+    await app.page.route("**/command", keep_the_answer)
+    await choose(app, ("a.txt", b"all of it"))
+    await arrived.wait()
+    await app.button("Cancel sending a.txt").click()
+    await app.says("a.txt: cancelled too late; the whole file is on the device.")
+    assert (app.files / "a.txt").read_bytes() == b"all of it"

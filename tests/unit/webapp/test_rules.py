@@ -16,7 +16,7 @@ from zentrid.core.files import check_name
 from zentrid.core.webapp import LIST_NAME, MAX_APP_BYTES, MAX_FILES, checked_name
 
 FILES = sorted(path for path in APP.rglob("*") if path.is_file())
-MOST_BYTES = 110_000
+MOST_BYTES = 118_000
 """Uncompressed; it lies on the device and travels over slow links."""
 
 # Everything that a page must not do: markup from texts, code or style within the page, anything from elsewhere.

@@ -1,5 +1,6 @@
 """Status, settings and account; what is told above every view; the connection."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ class TestAccount:
         assert (values.text("http.server.username"), values.text("http.server.password")) == ("admin", "geheim geheim")
         app.expected += ["401", "WebSocket"]
         await app.door.tell(username="admin", password="geheim geheim")
+        await app.page.get_by_text("Activate: bind it to a product").click()
         await app.button("Ask the server now").click()
         await app.says("The device wants a user name and a password.")
         await app.button("Sign in").wait_for()
@@ -128,6 +130,12 @@ class TestAccount:
         await app.button("Ask the server now").click()
         await app.page.wait_for_timeout(600)
         assert asked == []
+        # Signing in takes nothing with it that was typed.
+        await app.page.get_by_label("Product code").fill("typed")
+        await app.door.tell(username="", password="")
+        await app.button("Sign in").click()
+        await expect(app.page.locator("#banners")).to_be_empty()
+        assert await app.page.get_by_label("Product code").input_value() == "typed"
 
 
 class TestPassword:
@@ -279,3 +287,93 @@ async def test_a_release_that_was_taken_back(app: App, device: Device):
     await app.page.reload()  # also a page that was loaded again knows what was before
     await app.says("The new release 1.5.0 was taken back; the device runs 1.4.0.")
     await app.says("release 1.5.0, rolled back (health)")
+
+
+async def test_a_release_that_was_taken_back_is_never_called_good(app: App, device: Device):
+    device.clock.up_s = 20.0
+    await app.open()
+    pulse = "dispatchEvent(new Event('online'))"
+    device.ctx.release, device.ctx.running_slot = replace(device.ctx.release, version="1.5.0"), "b"
+    device.clock.up_s = 30.0  # more than when it was seen last
+    await app.page.evaluate(pulse)
+    await app.says("The device runs 1.5.0 on trial (before: 1.4.0).")
+    device.clock.up_s = 4.0  # its second try
+    await app.page.evaluate(pulse)
+    await app.says("The device has restarted, and still runs 1.5.0 on trial (before: 1.4.0).")
+    device.ctx.release, device.ctx.running_slot = replace(device.ctx.release, version="1.4.0"), "a"
+    device.ctx.boot_health = lambda: (True, "good")
+    device.clock.up_s = 40.0
+    await app.page.evaluate(pulse)
+    await app.says("The new release 1.5.0 was taken back; the device runs 1.4.0.")
+    device.ctx.running_slot, device.clock.up_s = "r", 50.0
+    await app.page.evaluate(pulse)
+    await app.says("The device has restarted in safe mode.")
+
+
+async def test_a_look_at_the_device_takes_no_focus(app: App, device: Device):
+    await app.open()
+    link = app.page.get_by_role("link", name="Show faults")
+    await link.focus()
+    device.ctx.safe_mode = True
+    device.clock.up_s = 7261.0
+    await app.page.evaluate("dispatchEvent(new Event('online'))")
+    await app.card("Device").get_by_text("2 h 1 min").wait_for()
+    await expect(link).to_be_focused()
+    banner = app.page.locator("#banners .notice")
+    await banner.evaluate("one => { window.told = one }")
+    device.clock.up_s = 10861.0
+    await app.page.evaluate("dispatchEvent(new Event('online'))")
+    await app.card("Device").get_by_text("3 h 1 min").wait_for()
+    assert await banner.evaluate("one => one === window.told")  # a new one would be read out again
+
+
+async def test_a_secret_is_not_replaced_by_what_stands_for_it(app: App, device: Device):
+    device.settings.values.set("wlan.password", "a long password")
+    await app.open("settings")
+    card = app.card("All variables")
+    first = await card.get_by_label("Variable", exact=True).input_value()
+    values = device.settings.values
+    assert await card.get_by_label("Value", exact=True).input_value() == values.text(first)
+    await card.get_by_label("Variable", exact=True).select_option("wlan.password")
+    await expect(card.get_by_label("Value", exact=True)).to_have_value("")
+    await app.button("Set").click()
+    await app.says("wlan.password is set, and never shown; type the new value.")
+    assert values.text("wlan.password") == "a long password"
+    await card.get_by_label("Value", exact=True).fill("another one")
+    await app.button("Set").click()
+    await app.says("wlan.password is set; it is not saved yet.")
+    assert values.text("wlan.password") == "another one"
+
+
+async def test_a_page_that_nobody_looks_at_leaves_its_place_to_others(app: App, device: Device):
+    await app.open()
+    await app.live()
+    hide = """one => { Object.defineProperty(document, "hidden", { value: one, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    await app.page.evaluate(hide, True)
+    async with asyncio.timeout(20):
+        while device.ctx.events._followers:
+            await asyncio.sleep(0.02)
+    await app.page.evaluate(hide, False)
+    await app.live()
+
+
+async def test_giving_up_does_not_close_the_browser_s_question(app: App, device: Device):
+    await app.page.clock.install()
+    await app.open()
+    reached = asyncio.Event()
+    app.expected += ["Failed to load resource"]
+
+    async def hold(route):
+        if "get system" in (route.request.post_data or ""):
+            reached.set()  # and no answer comes while the browser asks for the password
+        else:
+            await route.continue_()
+
+    await app.page.route("**/command", hold)
+    await app.page.evaluate("document.hasFocus = () => false; dispatchEvent(new Event('online'))")
+    await reached.wait()
+    await app.page.clock.fast_forward(20_000)
+    await expect(app.page.locator("#banners")).to_be_empty()
+    await app.page.clock.fast_forward(70_000)
+    await app.says("The device is not reachable; trying again.")

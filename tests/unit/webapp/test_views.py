@@ -34,6 +34,24 @@ async def test_an_update_goes_on_without_its_connection(app: App, device: Device
     await app.says("Downloading and installing: 40 %")
 
 
+async def test_an_update_that_found_no_place_has_not_begun(app: App, device: Device):
+    app.expected += ["503"]
+    await app.open("update")
+
+    async def busy(route):
+        if '"ota' in (route.request.post_data or ""):
+            error = {"error": "3 commands are running; try again in a moment"}
+            await route.fulfill(status=503, headers={"Retry-After": "10"}, json=error)
+        else:
+            await route.continue_()
+
+    await app.page.route("**/command", busy)
+    await app.button("Install the newest").click()
+    await app.confirm("Install")
+    await app.says("3 commands are running; try again in a moment")
+    assert await app.page.get_by_text("An update goes on").count() == 0
+
+
 # --- network ------------------------------------------------------------------------------------------------------------
 async def fixed(app: App, ip: str, gateway: str) -> None:
     card = app.card("Address")
@@ -126,6 +144,29 @@ async def test_the_radio(app: App, device: Device):
     await card.get_by_text("Saved.").wait_for()
     values = device.settings.values
     assert (values.text("wlan.ssid"), values.text("wlan.password")) == ('caf\u00e9 "1" \\', "long enough")
+
+
+async def test_a_change_that_was_taken_back_is_not_left_for_a_later_save(app: App, device: Device):
+    await app.open("network")
+    app.expected += ["ERR_INTERNET_DISCONNECTED", "ERR_FAILED", "WebSocket"]
+    values = device.settings.values
+
+    async def cut(route):
+        if "network_restart" in (route.request.post_data or ""):
+            await app.page.context.set_offline(True)
+            await route.abort()
+        else:
+            await route.continue_()
+
+    await app.page.route("**/command", cut)
+    await fixed(app, "10.0.2.77", "10.0.2.2")
+    await app.says("The device is not reachable")
+    await app.go_offline("settings")  # looking elsewhere meanwhile
+    assert values.text("network.static.ip") == "10.0.2.77"
+    await app.page.context.set_offline(False)
+    async with asyncio.timeout(20):
+        while not values.flag("network.dhcp") or values.text("network.static.ip"):
+            await asyncio.sleep(0.02)
 
 
 # --- GPIOs --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,9 @@ const LOOKS = 10;
 const COMMAND_MS = 900_000;
 /** network_restart has decided by then whether the network came up; no answer means that the address is another one. */
 const NETWORK_MS = 45_000;
+/** So often, and so many times, it is looked whether the device is back at the address before: it takes a minute at most. */
+const BACK_MS = 2000;
+const BACK_LOOKS = 60;
 
 const part = (id) => document.getElementById(id);
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -67,7 +70,8 @@ function on(id, work) {
       status.classList.add("failed");
     } finally {
       button.disabled = false;
-      button.focus();
+      // Who has gone on to another field meanwhile types there.
+      if (document.activeElement === document.body) button.focus();
     }
   });
 }
@@ -160,16 +164,46 @@ function lead(host) {
   part("elsewhere").hidden = false;
 }
 
-on("set-network", async (form, say) => {
-  part("elsewhere").hidden = true;
-  const fixed = form.get("dhcp") === "0";
+const NETWORK = ["network.default_interface", "network.dhcp", ...["ip", "netmask", "gateway", "dns"].map((name) => `network.static.${name}`)];
+let tries = 0;
+
+/** What did not come up must not stay set: saving the account would keep it, and the next start would use it. */
+async function takeBack(before) {
+  for (const name of NETWORK) await set(name, before[name]).catch(() => "");
+}
+
+/** The same when the device answers here again with the address before; one that has moved for good never does. */
+async function takeBackLater(before, mine) {
+  for (let looks = 0; looks < BACK_LOOKS && mine === tries; looks += 1) {
+    await wait(BACK_MS);
+    if ((await command("get network.ip", NETWORK_MS).catch(() => "")) !== before["network.ip"] || mine !== tries) continue;
+    await takeBack(before);
+    return;
+  }
+}
+
+async function setNetwork(form) {
   if (form.get("interface") === "wlan") {
     await set("wlan.ssid", form.get("ssid"));
     await set("wlan.password", form.get("password"));
   }
   await set("network.default_interface", form.get("interface"));
   await set("network.dhcp", form.get("dhcp"));
-  if (fixed) for (const name of ["ip", "netmask", "gateway", "dns"]) await set(`network.static.${name}`, form.get(name));
+  if (form.get("dhcp") === "0") for (const name of ["ip", "netmask", "gateway", "dns"]) await set(`network.static.${name}`, form.get(name));
+}
+
+on("set-network", async (form, say) => {
+  part("elsewhere").hidden = true;
+  const fixed = form.get("dhcp") === "0";
+  const mine = tries += 1;
+  const before = {};
+  for (const name of [...NETWORK, "network.ip"]) before[name] = await command(`get ${name}`);
+  try {
+    await setNetwork(form);
+  } catch (error) {
+    await takeBack(before);
+    throw error;
+  }
   say(fixed
     ? `Trying. If this page falls silent, the device is at ${form.get("ip")}.`
     : "Trying. If this page falls silent, the device has another address: its router, or 'get network.ip' on the serial console, tells it.");
@@ -180,8 +214,10 @@ on("set-network", async (form, say) => {
   } catch (error) {
     if (!(error instanceof GoneError)) {
       part("elsewhere").hidden = true;
+      await takeBack(before);
       throw new Error(`It did not come up and was taken back; nothing is saved.\n${error.message}`);
     }
+    if (!fixed || form.get("ip") !== before["network.ip"]) takeBackLater(before, mine);
     throw new Error(
       `No answer from here any more, as it is when the address changes${fixed ? "" : " (its router tells the new one)"}. `
       + "If the device is not at its new address within a minute, it has taken this back and is here again.");

@@ -1,7 +1,7 @@
 // The page: which view is shown, what is told above all of them, and the pulse by which a lost device is noticed.
 
 import { send } from "./device.js";
-import { announce, h, notice, part } from "./dom.js";
+import { announce, h, notice, part, refresh } from "./dom.js";
 import * as events from "./events.js";
 import { emit, inSafeMode, on, setConnection, state } from "./state.js";
 import * as updating from "./updating.js";
@@ -82,7 +82,7 @@ function showName() {
 /** What must be known whatever is looked at. */
 function banners() {
   const told = [];
-  const again = h("button", { type: "button", onclick: () => location.reload() }, "Sign in");
+  const again = h("button", { type: "button", onclick: signIn }, "Sign in");
   if (state.connection === "offline") {
     told.push(updating.restarting()
       ? notice("warn", h("p", {}, "The device is restarting. This page goes on by itself when it is back."))
@@ -95,7 +95,7 @@ function banners() {
       ", then forget the faults and restart.")));
   }
   if (updating.running() && current !== "update") told.push(notice("", h("p", {}, "An update is running. ", h("a", { href: "#/update" }, "Follow it"))));
-  part("banners").replaceChildren(...told);
+  refresh(part("banners"), told);
 }
 
 let waitMs = FIRST_MS;
@@ -122,6 +122,13 @@ async function pulse() {
   waitMs = lost ? Math.min(waitMs * 2, PULSE_MS) : FIRST_MS;
   clearTimeout(timer);
   timer = setTimeout(pulse, lost ? waitMs : PULSE_MS);
+}
+
+/** The browser asks for the password when the device does; nothing that was typed into this page is lost by that. */
+async function signIn() {
+  setConnection("starting");
+  await pulse();
+  if (state.connection === "online") emit("back");
 }
 
 function start() {

@@ -6,7 +6,11 @@ import { setConnection, state } from "./state.js";
 /** At the same time; the device runs three for everybody, and one place is left to an update that is followed. */
 const PLACES = 2;
 const TIMEOUT_MS = 30_000;
+/** So much longer while the focus is elsewhere: giving up would close the browser's question for the password under the hands of who types it. */
+const QUESTION_MS = 60_000;
 const TRIES = 4;
+/** How the device says that a command may have been carried out although there is no answer. */
+const UNSURE = /may (have been|still)/;
 
 /** What failed: `message` is the device's own sentence, or why it could not be asked. */
 export class DeviceError extends Error {
@@ -89,13 +93,13 @@ async function attempt(path, init, how) {
     const sentence = body.error || `The device answered with status ${response.status}.`;
     const wait = Number(response.headers.get("Retry-After")) * 1000 || 1000;
     // A full queue is waited for; whatever may have been carried out is not sent twice.
-    const again = [429, 503].includes(response.status) && !/may (have been|still)/.test(sentence) && wait <= 5000;
+    const again = [429, 503].includes(response.status) && !UNSURE.test(sentence) && wait <= 5000;
     if (again && tries < TRIES && !how.signal?.aborted) {
       await pause(wait);
       continue;
     }
     if (response.status === 401) setConnection("auth", "The device wants a user name and a password.");
-    throw new DeviceError(sentence, { status: response.status, lost: response.status === 503 });
+    throw new DeviceError(sentence, { status: response.status, lost: UNSURE.test(sentence) });
   }
 }
 
@@ -103,8 +107,12 @@ async function attempt(path, init, how) {
 async function request(path, init, how) {
   const stop = new AbortController();
   let late = false;
-  const timer = setTimeout(() => { late = true; stop.abort(); }, how.timeoutMs ?? TIMEOUT_MS);
   const give = () => stop.abort();
+  const giveUp = () => { late = true; give(); };
+  let timer = setTimeout(() => {
+    if (document.hidden || document.hasFocus()) giveUp();
+    else timer = setTimeout(giveUp, QUESTION_MS);
+  }, how.timeoutMs ?? TIMEOUT_MS);
   how.signal?.addEventListener("abort", give);
   try {
     how.signal?.throwIfAborted();

@@ -40,6 +40,17 @@ export function card(title, ...parts) {
 /** @param {[string, Part|Part[]][]} pairs */
 export const list = (pairs) => h("dl", {}, pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
+/**
+ * Show these, and touch nothing that is so already: what has the focus keeps it, and what was told is not told again.
+ * @param {HTMLElement} place
+ * @param {Element[]} parts
+ */
+export function refresh(place, parts) {
+  const shown = [...place.children];
+  if (shown.length !== parts.length) place.replaceChildren(...parts);
+  else parts.forEach((one, at) => { if (!one.isEqualNode(shown[at])) shown[at].replaceWith(one); });
+}
+
 /** @param {string} kind `good`, `warn`, `bad` @param {...(Part|Part[])} parts */
 export const notice = (kind, ...parts) => h("div", { class: `notice ${kind}` }, ...parts);
 
@@ -80,6 +91,7 @@ export function result() {
     element: made,
     /** @param {string} text @param {string} [kind] */
     show(text, kind = "") {
+      if (made.textContent === text && made.className.trim() === `result ${kind}`.trim()) return;  // told already
       made.className = `result ${kind}`;
       made.textContent = text;
     },
@@ -190,8 +202,9 @@ export async function every(ms, work, signal) {
   while (!signal.aborted) {
     if (!document.hidden) await work().catch(() => undefined);
     await new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      signal.addEventListener("abort", () => { clearTimeout(timer); resolve(null); }, { once: true });
+      const end = () => { clearTimeout(timer); signal.removeEventListener("abort", end); resolve(null); };
+      const timer = setTimeout(end, ms);
+      signal.addEventListener("abort", end);
     });
   }
 }

@@ -22,7 +22,7 @@ export const live = () => socket?.readyState === WebSocket.OPEN;
 
 function open() {
   clearTimeout(timer);
-  if (paused || socket || state.connection !== "online") return;
+  if (paused || document.hidden || socket || state.connection !== "online") return;
   const reader = new FrameReader();
   const one = new WebSocket(socketUrl("/terminal?mode=machine"));
   socket = one;
@@ -63,12 +63,18 @@ function tell(text) {
 
 export function follow() {
   on("connection", () => { if (state.connection === "online") open(); });
+  // The device has two places: pages that nobody looks at leave them to those who do.
+  document.addEventListener("visibilitychange", () => { if (document.hidden) hangUp(); else open(); });
   open();
 }
 
 /** Give the place to a terminal. */
 export function stop() {
   paused = true;
+  hangUp();
+}
+
+function hangUp() {
   clearTimeout(timer);
   const one = socket;
   socket = null;

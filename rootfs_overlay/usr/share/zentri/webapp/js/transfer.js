@@ -33,7 +33,7 @@ export async function stat(name, signal) {
 export async function upload(name, bytes, { version = "1.0.0", type = "fe", flags = 0 } = {}, { progress, signal } = {}) {
   if (bytes.length > MAX_FILE_BYTES) throw new DeviceError("The file is larger than 32 MiB, the most that the device keeps as one file.");
   const marks = [flags & 0x10 ? "-e" : "", flags & 0x20 ? "-u" : ""].filter(Boolean);
-  const handle = (await send(line("file_create", ...marks, "-o", name, bytes.length, version, type, hex4(crc16(bytes))), { signal })).text.trim();
+  const handle = (await send(line("file_create", ...marks, "-o", "--", name, bytes.length, version, type, hex4(crc16(bytes))), { signal })).text.trim();
   try {
     for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
       progress?.(at, bytes.length);

@@ -19,6 +19,7 @@ export const WORDS = Object.freeze({
 
 /** A restart that takes longer than this was none. */
 const RESTART_MS = 5 * 60_000;
+const SAFE_SLOT = "r";
 /** @type {{kind: string, text: string, detail: string}|null} what became of the last update or restart */
 export let outcome = null;
 /** Whether an `ota` of this page waits for its answer. */
@@ -26,11 +27,11 @@ let asked = false;
 let told = "";
 /** @type {number|undefined} */
 let timer;
-/** @type {{uptime: number, version: string, slot: string, ota: string, trial: string}} the device as it was last seen; `trial`: the release before */
+/** @type {{uptime: number, version: string, slot: string, ota: string, trial: string, from: string}} the device as it was last seen; `trial`: the release before the one on trial, in the slot `from` */
 let seen = remembered();
 
 function remembered() {
-  const empty = { uptime: -1, version: "", slot: "", ota: "", trial: "" };
+  const empty = { uptime: -1, version: "", slot: "", ota: "", trial: "", from: "" };
   try {
     return { ...empty, ...JSON.parse(sessionStorage.getItem(KEPT) ?? "{}") };
   } catch {
@@ -71,6 +72,7 @@ export async function look() {
     const found = facts((await send("get ota", { timeoutMs: 15_000 })).text);
     const before = phase();
     state.ota = found;
+    if (["activating", "rebooting", "confirming"].includes(phase())) remember(phase());
     speak(before);
     emit("ota");
   } catch {
@@ -78,6 +80,12 @@ export async function look() {
   }
   clearTimeout(timer);
   if (running()) timer = setTimeout(look, live() ? CALM_MS : SOON_MS);
+}
+
+/** What an update has come to, for the time after a restart. @param {string} ota */
+function remember(ota) {
+  seen.ota = ota;
+  keep();
 }
 
 /** Tell each state once, and each quarter of a download. @param {string} before */
@@ -105,7 +113,7 @@ export async function install(...words) {
     return said(await send(line("ota", ...words), { timeoutMs: OURS_MS, aside: true }));
   } catch (error) {
     if (!(/** @type {any} */ (error).lost)) throw error;
-    return "The connection broke off. An update goes on without it; this page follows it as soon as the device answers.";
+    return "The connection broke off. An update goes on without it if it had begun; this page follows it as soon as the device answers.";
   } finally {
     asked = false;
     await look();
@@ -119,10 +127,15 @@ export async function restart(command = "reboot") {
   return said(answer);
 }
 
-/** The device is about to go away. */
-export function expect() {
+/** The device is about to go away. @param {boolean} [updated] into a release that was just installed */
+export function expect(updated = false) {
+  if (updated) {
+    state.ota = { ...state.ota, "ota.state": "rebooting" };
+    remember("rebooting");
+  }
   state.restart = { at: Date.now() };
   emit("restart");
+  setTimeout(() => emit("restart"), RESTART_MS + 1);
 }
 
 /** Whether the device is away because it restarts. */
@@ -135,28 +148,56 @@ async function compare() {
     slot: state.system["system.boot.slot"] ?? "", good: state.system["system.boot.good"] === "1",
   };
   const before = seen;
-  const again = before.uptime >= 0 && now.uptime < before.uptime;
-  seen = { uptime: now.uptime, version: now.version, slot: now.slot, ota: phase(), trial: before.trial };
+  const moved = now.version !== before.version || now.slot !== before.slot;
+  // A device that was away for long may have run for longer by now than when it was last seen.
+  const again = before.uptime >= 0 && (now.uptime < before.uptime || moved);
+  seen = { ...before, uptime: now.uptime, version: now.version, slot: now.slot, ota: again ? "" : before.ota };
   if (again) {
     state.restart = null;
+    state.ota = {};
+    const tell = restarted(before, now, moved);  // before anything is waited for: this may be called again meanwhile
     emit("restart");
     await look();
-    seen.trial = "";
-    if (before.trial && now.version === before.trial) await rolledBack(before.version, now.version);
-    else if (before.version && now.version !== before.version) {
-      seen.trial = before.version;
-      if (!now.good) end("warn", `The device runs ${now.version} on trial (before: ${before.version}).`, state.system["system.boot.health"]);
-    } else if (["rebooting", "activating"].includes(before.ota)) await rolledBack("", now.version);
-    else end("good", `The device has restarted and runs ${now.version}.`);
-  }
-  if (seen.trial && now.good) {
-    end("good", `The device runs ${now.version} (before: ${seen.trial}). The new release is good and stays.`);
-    seen.trial = "";
+    await tell();
+  } else if (seen.trial && now.good) {
+    settled();
   }
   keep();
   if (phase() !== seen.ota || !live() || running() || !state.ota["ota.state"]) await look();
   seen.ota = phase();
   keep();
+}
+
+/**
+ * What a restart has brought; to be told when it is known how the update stands.
+ * @param {typeof seen} before @param {{version: string, slot: string, good: boolean}} now @param {boolean} moved
+ * @returns {() => void|Promise<void>}
+ */
+function restarted(before, now, moved) {
+  const tried = before.trial || before.ota === "confirming";
+  const back = before.trial ? now.version === before.trial && (now.slot === before.from || before.from === before.slot) : moved;
+  if (now.slot === SAFE_SLOT && !(before.trial && before.from === SAFE_SLOT)) {
+    seen.trial = "";
+    return () => end("bad", "The device has restarted in safe mode.", "It had ended with errors too often; the page Health shows which.");
+  }
+  if (tried && back) {
+    seen.trial = "";
+    return () => rolledBack(before.version, now.version);
+  }
+  if (before.trial) {  // it may start several times before it is good
+    return () => (now.good ? settled() : end("warn", `The device has restarted, and still runs ${now.version} on trial (before: ${before.trial}).`, state.system["system.boot.health"]));
+  }
+  if (moved) {
+    [seen.trial, seen.from] = [before.version, before.slot];
+    return () => (now.good ? settled() : end("warn", `The device runs ${now.version} on trial (before: ${before.version}).`, state.system["system.boot.health"]));
+  }
+  if (["rebooting", "activating"].includes(before.ota)) return () => rolledBack("", now.version);
+  return () => end("good", `The device has restarted and runs ${now.version}.`);
+}
+
+function settled() {
+  end("good", `The device runs ${seen.version} (before: ${seen.trial}). The new release is good and stays.`);
+  seen.trial = "";
 }
 
 /** Say why a release was taken back, as far as log and faults know. @param {string} wanted @param {string} version */

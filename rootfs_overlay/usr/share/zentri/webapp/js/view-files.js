@@ -1,6 +1,7 @@
 // Files: list, send, fetch, edit, delete.
 
 import { DeviceError, send } from "./device.js";
+import { crc16, hex4 } from "./bytes.js";
 import { action, announce, ask, card, field, h, input, result, table } from "./dom.js";
 import { asText, fromText } from "./text.js";
 import { MAX_FILE_BYTES, download, stat, upload } from "./transfer.js";
@@ -15,6 +16,12 @@ const USER = 0x20;
 
 /** @type {{dirty: () => boolean}|null} what is being edited */
 let editor = null;
+/** What is sent, whichever page is shown meanwhile, and what became of it. */
+const going = h("div");
+let unsent = 0;
+let sending = Promise.resolve();
+/** The list as it is shown now. */
+let look = async () => {};
 
 /** Before another view is shown. */
 export async function leave() {
@@ -23,7 +30,7 @@ export async function leave() {
   return true;
 }
 
-addEventListener("beforeunload", (event) => { if (editor?.dirty()) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (editor?.dirty() || unsent) event.preventDefault(); });
 
 /** @param {import("./app.js").Shown} shown */
 export async function show({ root, signal }) {
@@ -35,7 +42,9 @@ export async function show({ root, signal }) {
     here.list.replaceChildren(fileTable(here));
     if (focused) here.list.focus();  // what had it is gone
   };
-  root.append(here.work, card("Send a file", uploadForm(here)), card("Files on the device", here.list, here.told.element));
+  look = here.look;
+  signal.addEventListener("abort", () => going.querySelectorAll("[data-ended]").forEach((row) => row.remove()));
+  root.append(here.work, card("Send a file", uploadForm()), card("Files on the device", here.list, here.told.element));
   await here.look();
 }
 
@@ -70,7 +79,7 @@ function fileRow(here, file) {
 /** @param {Here} here @param {string} name */
 async function fetchFile(here, name) {
   const bytes = await download(await stat(name, here.signal), {
-    signal: here.signal, progress: (done, all) => here.told.show(`Downloading ${name}: ${all ? Math.floor((done * 100) / all) : 100} %`),
+    signal: here.signal, progress: (done, all) => here.told.show(`Downloading ${name}: ${all ? Math.floor((done * 4) / all) * 25 : 100} %`),
   });
   const address = URL.createObjectURL(new Blob([/** @type {any} */ (bytes)]));
   h("a", { href: address, download: name.split("/").at(-1) }).click();
@@ -87,12 +96,10 @@ async function remove(here, name, flags) {
   return `${name} is deleted.`;
 }
 
-/** @param {Here} here */
-function uploadForm(here) {
+function uploadForm() {
   const picker = input("file", { type: "file", multiple: true });
   const folder = input("folder", { maxlength: 100, pattern: "[A-Za-z0-9._+@=~\\/-]*" });
-  const going = h("div");
-  const take = (/** @type {Iterable<File>} */ found) => queue(here, going, [...found], folder.value);
+  const take = (/** @type {Iterable<File>} */ found) => queue([...found], folder.value);
   picker.addEventListener("change", () => { take([...picker.files]); picker.value = ""; });
   const drop = h("div", {
     class: "drop",
@@ -103,16 +110,15 @@ function uploadForm(here) {
   return h("div", {}, field("Folder on the device", folder, "such as webapp; empty: none"), drop, going);
 }
 
-let sending = Promise.resolve();
-
-/** One after the other. @param {Here} here @param {HTMLElement} place @param {File[]} found @param {string} folder */
-function queue(here, place, found, folder) {
+/** One after the other. @param {File[]} found @param {string} folder */
+function queue(found, folder) {
   for (const file of found) {
     const prefix = folder.trim().replace(/^\/+|\/+$/g, "");
     const name = `${prefix ? `${prefix}/` : ""}${file.name}`;
     const row = sendRow(name);
-    place.append(row.element);
-    sending = sending.then(() => sendOne(here, file, name, row)).catch(() => undefined);
+    going.append(row.element);
+    unsent++;
+    sending = sending.then(() => sendOne(file, name, row)).catch(() => undefined).finally(() => { unsent--; });
   }
 }
 
@@ -121,32 +127,61 @@ function sendRow(name) {
   const stop = new AbortController();
   const bar = h("progress", { max: 100, value: 0, "aria-label": `Sending ${name}` });
   const told = result();
-  told.show(`${name}: waits`);
+  const now = h("p", {}, `${name}: waits`);  // told to nobody at each piece
   const cancel = h("button", { type: "button", "aria-label": `Cancel sending ${name}`, onclick: () => stop.abort() }, "Cancel");
-  const element = h("div", {}, told.element, bar, h("div", { class: "row" }, cancel));
-  return { element, bar, cancel, told, signal: stop.signal };
+  const element = h("div", { tabindex: "-1" }, now, told.element, bar, h("div", { class: "row" }, cancel));
+  return { element, now, bar, cancel, told, signal: stop.signal };
 }
 
-/** @param {Here} here @param {File} file @param {string} name @param {ReturnType<typeof sendRow>} row */
-async function sendOne(here, file, name, row) {
+/** @param {File} file @param {string} name @param {ReturnType<typeof sendRow>} row */
+async function sendOne(file, name, row) {
+  /** @type {Uint8Array|null} what is on its way */
+  let bytes = null;
+  const end = (/** @type {string} */ text, /** @type {string} */ kind) => {
+    row.told.show(`${name}: ${text}`, kind);
+    if (!going.isConnected) announce(`${name}: ${text}`);
+  };
   try {
     if (file.size > MAX_FILE_BYTES) throw new DeviceError("it is larger than 32 MiB, the most that the device keeps as one file.");
-    const old = here.files.find((one) => one.name === name);
+    row.signal.throwIfAborted();
+    // Asked now: since the list was read somebody may have put a file there.
+    const old = await known(name, row.signal);
     if (old && !(await ask(`Replace ${name}?`, ["There is a file of this name on the device."], "Replace"))) throw new DeviceError("not sent.");
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    const meta = old ? { version: old.version, type: old.type, flags: parseInt(old.flags, 16) } : {};
-    await upload(name, bytes, meta, { signal: row.signal, progress: (done, all) => {
+    bytes = new Uint8Array(await file.arrayBuffer());
+    await upload(name, bytes, old ?? {}, { signal: row.signal, progress: (done, all) => {
       row.bar.value = all ? (done * 100) / all : 100;
-      row.told.element.firstChild.data = `${name}: ${size(done)} of ${size(all)}`;
+      row.now.textContent = `${name}: ${size(done)} of ${size(all)}`;
     } });
-    row.told.show(`${name}: ${size(bytes.length)} sent, checksum right.`, "good");
+    end(`${size(bytes.length)} sent, checksum right.`, "good");
   } catch (error) {
-    const text = row.signal.aborted ? "cancelled; nothing on the device has changed." : `${/** @type {Error} */ (error).message}`;
-    row.told.show(`${name}: ${text}`, "bad");
+    end(row.signal.aborted ? await cancelled(name, bytes) : `${/** @type {Error} */ (error).message}`, "bad");
   } finally {
-    row.bar.remove();
-    row.cancel.remove();
-    await here.look().catch(() => undefined);
+    const focused = document.activeElement === row.cancel;
+    for (const one of [row.now, row.bar, row.cancel]) one.remove();
+    row.element.setAttribute("data-ended", "");
+    if (focused) row.element.focus();
+    await look().catch(() => undefined);
+  }
+}
+
+/** A file of the device; null: there is none. @param {string} name @param {AbortSignal} [signal] */
+async function known(name, signal) {
+  try {
+    return await stat(name, signal);
+  } catch (error) {
+    if (/** @type {any} */ (error).code) return null;
+    throw error;
+  }
+}
+
+/** What cancelling has come to: the last piece may have been on its way. @param {string} name @param {Uint8Array|null} bytes */
+async function cancelled(name, bytes) {
+  try {
+    const there = bytes && await known(name);
+    return there && there.size === bytes?.length && there.crc === hex4(crc16(bytes)) ? "cancelled too late; the whole file is on the device."
+      : "cancelled; nothing on the device has changed.";
+  } catch {
+    return "cancelled; whether all of it had arrived is not known. Look at the list when the device is back.";
   }
 }
 
@@ -154,15 +189,26 @@ async function sendOne(here, file, name, row) {
 async function edit(here, name) {
   if (!(await leave())) return null;
   const about = await stat(name, here.signal);
-  const { text, ends } = asText(await download(about, { signal: here.signal }));
-  open(here, about, text, ends);
+  const bytes = await download(about, { signal: here.signal });
+  const { text, ends } = asText(bytes);
+  open(here, about, text, ends, crc16(bytes));
   return null;
 }
 
-/** @param {Here} here @param {import("./transfer.js").Stat} about @param {string} text @param {string} ends */
-function open(here, about, text, ends) {
+/** The checksum of what a file holds now, whatever the device noted when it was created; null: it is gone or damaged. @param {string} name */
+async function contentNow(name) {
+  try {
+    return crc16(await download(await stat(name)));
+  } catch (error) {
+    const { lost, status } = /** @type {any} */ (error);
+    if (lost || status) throw error;
+    return null;
+  }
+}
+
+/** @param {Here} here @param {import("./transfer.js").Stat} about @param {string} text @param {string} ends @param {number} crc of what was opened */
+function open(here, about, text, ends, crc) {
   let kept = text;
-  let crc = about.crc;
   const told = result();
   const area = h("textarea", { class: "editor mono", spellcheck: "false", autocapitalize: "off", autocomplete: "off", wrap: "off" });
   area.value = text;
@@ -170,11 +216,11 @@ function open(here, about, text, ends) {
   const close = () => { editor = null; here.work.replaceChildren(); here.list.focus(); };
   const save = action("Save", async () => {
     const value = area.value;
-    const now = await stat(about.name).catch(() => null);
-    if (now?.crc !== crc && !(await ask("Save over it?", ["The file on the device has changed, or is gone, since you opened it."], "Save over it"))) return null;
-    await upload(about.name, fromText(value, ends), about);
+    if ((await contentNow(about.name)) !== crc && !(await ask("Save over it?", ["The file on the device has changed, or is gone, since you opened it."], "Save over it"))) return null;
+    const bytes = fromText(value, ends);
+    await upload(about.name, bytes, about);
     kept = value;
-    crc = (await stat(about.name)).crc;
+    crc = crc16(bytes);
     await here.look();
     return `Saved. ${about.name} is on the device as you see it.`;
   }, { kind: "main", told });

@@ -30,6 +30,9 @@ export async function show({ root, signal, rest }) {
   change.replaceChildren(addressCard(() => found, look), wlanCard(found));
 }
 
+/** @type {AbortController|null} the last change, while it is not known what became of it */
+let settled = null;
+
 /** @param {() => Record<string, string>} known @param {() => Promise<void>} look */
 function addressCard(known, look) {
   const found = known();
@@ -80,6 +83,7 @@ async function takeBack(before) {
  * @param {() => Promise<void>} look
  */
 async function restartNetwork(values, before, where, look) {
+  settled?.abort();
   const ip = values.dhcp === "0" ? values.ip.trim() : "";
   // Shown before the device goes away: afterwards nothing arrives here any more.
   if (ip && ip !== location.hostname) where.replaceChildren(leadTo(ip, values.gateway?.trim() === ""));
@@ -93,10 +97,11 @@ async function restartNetwork(values, before, where, look) {
       await look().catch(() => undefined);
       throw error;
     }
-    const settled = new AbortController();
-    const settle = () => { settled.abort(); return settleDown(values, before, where, look); };
+    settled = new AbortController();
+    const settle = () => { settled?.abort(); return settleDown(values, before, where, look); };
     if (state.connection === "online") return settle();
-    on("back", () => { if (where.isConnected) settle().catch(() => undefined); }, settled.signal);
+    // Also while another page is shown: what did not come up must not stay set, or the next `save` keeps it.
+    on("back", () => settle().catch(() => undefined), settled.signal);
     where.replaceChildren(ip ? leadTo(ip, values.gateway?.trim() === "") : notice("warn", h("p", {},
       "The device has another address now, or the one before in a minute. A list of devices in your router, or the serial console (get network.ip), tells it; this page goes on by itself if the address stays.")));
     return null;

@@ -6,6 +6,8 @@ import { accountForm } from "./account.js";
 import { facts, line } from "./words.js";
 
 export const title = "Settings";
+/** What the device shows of a secret that is set. */
+const MASK = "********";
 
 /** @param {import("./app.js").Shown} shown */
 export async function show({ root, signal }) {
@@ -48,14 +50,16 @@ function variables(found) {
   const value = input("value", { maxlength: 1800 });
   const choice = select("name", names.map((name) => [name, name]));
   const about = h("p", { class: "quiet", role: "status" });
+  const fill = () => { value.value = found[choice.value] === MASK ? "" : found[choice.value] ?? ""; };
   const pick = async () => {
-    value.value = found[choice.value] ?? "";
+    fill();
     about.textContent = "";
     try {
       about.textContent = (await send(line("help", choice.value))).text.trim();
     } catch { /* it can be set without an explanation */ }
   };
   choice.addEventListener("change", pick);
+  fill();
   const draw = () => shown.replaceChildren(h("dl", { class: "mono" }, names.filter((name) => name.includes(filter.value.trim().toLowerCase()))
     .flatMap((name) => [h("dt", {}, name), h("dd", {}, found[name] || "–")])));
   filter.addEventListener("input", draw);
@@ -63,6 +67,7 @@ function variables(found) {
   const save = action("Save all for the next start", async () => said(await send("save")) || "Saved.");
   return card("All variables", h("p", { class: "quiet" }, "What is set holds until the next start; saving keeps it. Some take effect at the next start or with a command only."),
     form([field("Variable", choice), about, field("Value", value)], "Set", async ({ name, value: wanted }) => {
+      if (!wanted && found[name] === MASK) throw new Error(`${name} is set, and never shown; type the new value.`);
       await send(line("set", name, wanted));
       found[name] = (await send(line("get", name))).text.trim();
       draw();

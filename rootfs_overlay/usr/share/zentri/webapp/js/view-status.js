@@ -1,7 +1,7 @@
 // Status: what this device is and how it is; the account, the server that manages it, restart, factory reset.
 
 import { send, said } from "./device.js";
-import { action, ask, card, field, form, h, input, list, notice, select } from "./dom.js";
+import { action, ask, card, field, form, h, input, list, notice, refresh, select } from "./dom.js";
 import { inSafeMode, on, state } from "./state.js";
 import * as updating from "./updating.js";
 import { duration, facts, line, release, size } from "./words.js";
@@ -26,22 +26,22 @@ export function lastOutcome(signal) {
 
 /** @param {import("./app.js").Shown} shown */
 export async function show({ root, signal }) {
-  const device = h("div");
+  const known = list([]);
   const account = h("div");
   const dms = h("div");
-  root.append(lastOutcome(signal), account, device, dms, restarts(), setup(signal));
-  const draw = () => device.replaceChildren(deviceCard());
+  root.append(lastOutcome(signal), account, card("Device", known), dms, restarts(), setup(signal));
+  const draw = () => refresh(known, [...deviceFacts().children]);
   on("system", draw, signal);
   draw();
   await Promise.all([showAccount(account), showDms(dms)]);
 }
 
-function deviceCard() {
+function deviceFacts() {
   const all = state.system;
   const { product, version, built, zentri, board } = release(all["system.version"] ?? "");
   const good = all["system.boot.good"] === "1";
   const known = (/** @type {string} */ name) => all[name] || "–";
-  return card("Device", list([
+  return list([
     ["Name", known("system.name")], ["Product", product || "–"], ["Version", version || "–"], ["Built", built || "–"],
     ["Zentri, board", `${zentri || "–"}, ${board || "–"}`], ["UUID", h("span", { class: "mono" }, known("system.uuid"))],
     ["Running for", duration(Number(all["system.uptime"] ?? NaN))], ["Time (UTC)", known("system.utc")],
@@ -50,7 +50,7 @@ function deviceCard() {
     ["This boot", [h("span", { class: `badge ${good ? "good" : "warn"}` }, good ? "good" : "not confirmed yet"), " ", good ? "" : known("system.boot.health")]],
     ["Safe mode", inSafeMode() ? h("span", { class: "badge warn" }, "yes") : "no"],
     ["Faults counted", [known("system.fault.count"), " of 8. ", h("a", { href: "#/health" }, "Show faults")]],
-  ]));
+  ]);
 }
 
 /** @param {HTMLElement} place */

@@ -24,17 +24,22 @@ export function show({ root, signal }) {
   let socket = null;
 
   const type = (/** @type {string} */ text) => {
+    follows = true;
     if (socket?.readyState === WebSocket.OPEN) socket.send(text);
     else status.textContent = "The terminal is not connected; “Connect again” does that.";
   };
+  let follows = true;
   const draw = () => {
+    // Who has scrolled back to read stays there until they type.
+    follows ||= view.scrollHeight - view.scrollTop - view.clientHeight < 40;
     if (screen.cleared) done.replaceChildren();
     screen.cleared = false;
     done.append(...screen.finished.splice(0).map((text) => h("div", {}, text)));
     while (done.childElementCount > KEPT_LINES) done.firstChild?.remove();
     const [before, under, after] = screen.line();
     now.replaceChildren(before, h("span", { class: "cursor" }, under), after);
-    view.scrollTop = view.scrollHeight;
+    if (follows) view.scrollTop = view.scrollHeight;
+    follows = false;
   };
   let drawing = false;
   const later = () => {

@@ -61,7 +61,7 @@ function progressCard(signal, told) {
 async function ended(asked) {
   const text = await asked;
   if (/Rebooting\s*$/.test(text)) {
-    updating.expect();
+    updating.expect(true);
     return `${text}. The page waits for the device and then tells what runs.`;
   }
   return text || "There is nothing to update.";

@@ -20,3 +20,7 @@ ifeq ($(BR2_PACKAGE_ZENTRI_LISTENFDS),y)
 DBUS_CONF_OPTS += --enable-systemd --without-systemdsystemunitdir --without-systemduserunitdir
 $(DBUS_TARGET_CONFIGURE): | zentri-listenfds
 endif
+
+# Only the program, as in the other build: the ROM gets QEMU's own tree with the public key in it behind the program, and
+# the target `all` refuses any tree but one from the stage before.
+UBOOT_MAKE_TARGET = u-boot-nodtb.bin

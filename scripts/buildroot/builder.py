@@ -80,7 +80,7 @@ class BuildrootBuilder(Builder):
         tar, apps = self._part("rootfs.tar"), self.samples()
         inputs = {
             "buildroot": _digest(tar), "samples": apps.name, "files": self._hash("rootfs_overlay"),
-            "code": self._hash("scripts/buildroot/builder.py"), "production": str(production),
+            "code": self._hash("scripts/buildroot/builder.py", "scripts/image/webapp.py"), "production": str(production),
         }  # fmt: skip
 
         def build(out: Path, log: Path) -> None:

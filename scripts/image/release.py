@@ -142,7 +142,6 @@ class Builder:
             root = out / "root"
             shutil.copytree(base / "root", root, symlinks=True)
             rootfs.overlay(self.top / "rootfs_overlay", root)
-            webapp.list_webapp(root, ZENTRI_VERSION)
             rootfs.install_zentrid(self.top / "zentrid", root, log=log)
             finish_tree(root, apps / "apps", production=production)
 
@@ -272,6 +271,7 @@ def finish_tree(root: Path, apps: Path, *, production: bool) -> None:
     Raises BuildError when a program of it cannot run for want of a library.
     """
     shutil.copytree(apps, root / samples.APPS)
+    webapp.list_webapp(root, ZENTRI_VERSION)
     if production:
         passwd = root / "etc/passwd"
         passwd.write_text(passwd.read_text().replace(":/root:/bin/sh", ":/root:/bin/false"))

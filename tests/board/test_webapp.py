@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, TimeoutError, expect
 
 from scripts.board_driver.machine import HOST_SEEN_BY_BOARD
 from scripts.board_driver.watched import WatchedBoard
@@ -51,7 +51,10 @@ def place(url: str) -> None:
 
 def says(shown: Page, text: str, timeout_ms: float = STEP_MS) -> None:
     """Wait until the page says this."""
-    shown.locator("main", has_text=text).wait_for(timeout=timeout_ms)
+    try:
+        shown.locator("main", has_text=text).wait_for(timeout=timeout_ms)
+    except TimeoutError as error:
+        raise AssertionError(f"the page does not say {text!r} but: {shown.locator('main').inner_text()}") from error
 
 
 def confirm(shown: Page, label: str) -> None:

@@ -28,7 +28,8 @@ KEPT_FOR_PEOPLE: Final = 2
 MAX_GREETINGS: Final = 8
 """So many further connections may be in their first moments; others are closed at once."""
 IDLE_S: Final = 900.0
-HELLO_S: Final = 0.25
+HELLO_S: Final = 5.0
+"""A program that says what it is must be believed on a device that is busy, too. A person need not wait: any key begins."""
 MAX_HELLO_BYTES: Final = 32
 MAX_TYPED_AHEAD_BYTES: Final = 16 * 1024
 _REOPEN_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -344,8 +345,7 @@ async def read_hello(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Return the word that a connection begins with, and the bytes that came after that; a person sends no word.
 
     A program says first of all: NUL, `machine`, LF. NUL, `once`, LF: the same, and nothing is carried out after the first
-    line, whatever bytes follow it; `once-all` also shows all log text at once. NUL, `human`, LF saves a person the short wait
-    for it.
+    line, whatever bytes follow it; `once-all` also shows all log text at once. NUL, `human`, LF saves a person the wait for it.
     """
     data = b""
     with suppress(TimeoutError, OSError):

@@ -18,7 +18,7 @@ from blockbuster import blockbuster_ctx
 
 from tests.support.fakes import Device
 from zentrid.adapters.console import MAX_OUTPUT_BYTES, SerialDoor, bind_socket
-from zentrid.adapters.sessions import KEPT_FOR_PEOPLE, MAX_GREETINGS, MAX_SESSIONS, CommandServer
+from zentrid.adapters.sessions import HELLO_S, KEPT_FOR_PEOPLE, MAX_GREETINGS, MAX_SESSIONS, CommandServer
 from zentrid.commands.catalog import build_registry
 from zentrid.core.framing import Frame, FrameReader
 from zentrid.ports import UpdateProgress
@@ -32,6 +32,12 @@ INSTALLED = UpdateProgress("rebooting", 100, "1.5.0 installed", done=True, reboo
 def blockbuster() -> Iterator[None]:
     with blockbuster_ctx("zentrid"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing at first is greeted soon."""
+    monkeypatch.setattr("zentrid.adapters.sessions.HELLO_S", 0.25)
 
 
 @pytest.fixture
@@ -245,6 +251,19 @@ async def test_programs_leave_places_for_people(device: Device, tmp_path: Path, 
         assert await programs[0].frames(1) == [Frame("R", 0, b"idle\r\n")]
         for client in (*programs, refused, *people):
             client.writer.close()
+
+
+async def test_a_program_is_believed_on_a_device_that_is_busy(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for a person, it could not read its first answer."""
+    monkeypatch.setattr("zentrid.adapters.sessions.HELLO_S", HELLO_S)
+    async with serving(device, tmp_path):
+        program = await Client.connect(tmp_path)
+        await asyncio.sleep(1.0)
+        program.writer.write(b"\0machine\nget ota.state\n")
+        assert await program.frames(1) == [Frame("R", 0, b"idle\r\n")]
+        program.writer.close()
 
 
 async def test_a_flood_of_connections_is_cut_off(

@@ -147,7 +147,9 @@ def test_the_boot_script_reaches_the_boot_loader_by_the_same_function(tmp_path):
         expected = bootenv.environment((BOARD / "boot.script").read_text(), production=production)
         assert (tmp_path / "zentri.env").read_text() == expected
     assert 'CONFIG_DEFAULT_ENV_FILE="zentri.env"' in (BOARD / "u-boot.fragment").read_text()
-    assert "$(@D)/zentri.env" in (EXTERNAL / "external.mk").read_text()
+    recipe = (EXTERNAL / "external.mk").read_text()
+    assert "$(@D)/zentri.env" in recipe
+    assert "UBOOT_MAKE_TARGET = u-boot-nodtb.bin" in recipe, "the target `all` refuses a tree of the board's own"
 
 
 def test_the_partition_table_has_one_source():

@@ -156,6 +156,22 @@ def test_kernel_and_boot_loader_are_taken_as_they_are_and_again_when_they_change
     assert builder.uboot(production=False).name == builder.uboot(production=True).name
 
 
+def test_the_device_has_the_users_that_are_written_down_and_no_others(tmp_path, monkeypatch):
+    images, packed, apps = tmp_path / "images", tmp_path / "packed", tmp_path / "apps"
+    build_of(images)
+    (apps / "apps").mkdir(parents=True)
+    (packed / "etc").mkdir(parents=True)
+    (packed / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\ndbus:x:1001:1001::/:/bin/false\n")
+    subprocess.run(["tar", "cf", images / "rootfs.tar", "-C", packed, "."], check=True)
+    monkeypatch.setattr(BuildrootBuilder, "samples", lambda _self: apps)
+    builder = BuildrootBuilder(TOP, Cache(tmp_path / "c"), tmp_path, lambda _: None, images_of=finished(images))
+    written_down = (TOP / "rootfs_overlay/etc/passwd").read_text()
+    assert (builder.tree(production=False) / "root/etc/passwd").read_text() == written_down
+    production = builder.tree(production=True) / "root"
+    assert (production / "etc/passwd").read_text() == written_down.replace(":/root:/bin/sh", ":/root:/bin/false")
+    assert not (production / "etc/zentri/development").exists()
+
+
 @pytest.fixture
 def built(fake_tree, tmp_path):
     """A driver on the fake tree, and a function that tells what make was asked for since the last time."""

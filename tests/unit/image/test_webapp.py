@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.image.release import finish_tree
 from scripts.image.run import BuildError
 from scripts.image.webapp import WEBAPP, list_webapp
 from zentrid.core.webapp import LIST_NAME, parse_list
@@ -45,3 +46,13 @@ def test_a_web_app_without_a_first_page_stops_the_build(tmp_path: Path, folder: 
     (folder / "index.html").unlink()
     with pytest.raises(BuildError, match=r"index\.html is missing"):
         list_webapp(tmp_path, "1.4.0")
+
+
+def test_every_builder_gets_the_list(tmp_path: Path, folder: Path):
+    """Whoever has put a tree together finishes it here."""
+    root, apps = tmp_path, tmp_path / "apps"
+    (root / "etc/zentri").mkdir(parents=True)
+    (root / "tmp").mkdir()
+    apps.mkdir()
+    finish_tree(root, apps, production=False)
+    assert set(parse_list((folder / LIST_NAME).read_bytes()).files) == {"index.html", "js/app.js"}

@@ -104,6 +104,8 @@ class WebAppKeeper:
         self._image = image
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
+        self._asked_for = False
+        """Somebody's restore is under way."""
         self._told = ""
         self.status = "nothing is being restored"
 
@@ -163,35 +165,40 @@ class WebAppKeeper:
     # --- asked for ------------------------------------------------------------------------------------------------
     async def recover(self, source: str, tell: Tell, stop: asyncio.Event) -> str:
         """Restore; see `commands.context.WebApps`."""
-        if self._lock.locked():
-            raise WebAppError(
-                "The Web App's files are being put in place already; 'webapp_recover status' tells how far it is."
-            )
+        if self._asked_for:
+            raise WebAppError("The Web App is being restored already; 'webapp_recover status' tells how far it is.")
 
         def told(percent: int, text: str) -> None:
             self.status = f"restoring: {percent} % {text}".rstrip()
             tell(percent, text)
 
-        async with self._lock:
+        self._asked_for = True
+        try:
             told(0, "")
-            try:
-                async with self._updates.restoring() as attempt:
-                    watch = asyncio.create_task(_cancel_on(stop, attempt))
-                    try:
-                        done = await self._recover(source, told, attempt)
-                    except UpdateCancelledError:
-                        raise InterruptedByPersonError from None
-                    finally:
-                        watch.cancel()
-                self.status = done
-            except (ZentriError, OSError) as error:
-                self.status = f"not restored: {error}"
-                raise
-            except BaseException:
-                self.status = "not restored: it was given up"
-                raise
+            async with self._lock:  # what is put in place by itself is waited for: it takes a moment
+                done = await self._recover_alone(source, told, stop)
+            self.status = done
+        except (ZentriError, OSError) as error:
+            self.status = f"not restored: {error}"
+            raise
+        except BaseException:
+            self.status = "not restored: it was given up"
+            raise
+        finally:
+            self._asked_for = False
         log.info("web app: %s", done)
         return done
+
+    async def _recover_alone(self, source: str, tell: Tell, stop: asyncio.Event) -> str:
+        """Restore while no update and no other restore runs."""
+        async with self._updates.restoring() as attempt:
+            watch = asyncio.create_task(_cancel_on(stop, attempt))
+            try:
+                return await self._recover(source, tell, attempt)
+            except UpdateCancelledError:
+                raise InterruptedByPersonError from None
+            finally:
+                watch.cancel()
 
     async def _recover(self, source: str, tell: Tell, attempt: Attempt) -> str:
         why_not = ""

@@ -24,6 +24,9 @@ LAUNCH: Final[dict[str, Any]] = {
     "args": [*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])],  # Chromium's sandbox refuses root
 }
 PHONE: Final[dict[str, Any]] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+# Without this `expect` gives up after 5 s, whatever the pages' own deadline is.
+async_api.expect.set_options(timeout=DEADLINE_MS)
+sync_api.expect.set_options(timeout=DEADLINE_MS)
 
 
 class Complaints(list[str]):

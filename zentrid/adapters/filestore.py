@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from zentrid.core.files import (
     FileInfo,
     FileMeta,
     Room,
+    check_change,
     check_growth,
     check_room,
     parse_meta,
@@ -325,6 +326,16 @@ class FileStore:
             except OSError as error:
                 raise FileError(f"The files cannot be counted ({error.strerror}); check the data partition.") from error
         check_growth(room, size_bytes, more_bytes)
+
+    def check_change(self, gone: Collection[str], new: Mapping[str, int]) -> None:
+        """Refuse a change of many files that could not be gone through with; see `core.files`. Raises FileError."""
+        with self._lock:
+            try:
+                present = {name: path.stat().st_size for name, path in self._walk(self.top, "")}
+                room = self._room()
+            except OSError as error:
+                raise FileError(f"The files cannot be counted ({error.strerror}); check the data partition.") from error
+        check_change(room, present, gone, new)
 
     def forget(self, file: NewFile) -> None:
         """A file is not on its way any more."""

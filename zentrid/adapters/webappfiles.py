@@ -195,25 +195,37 @@ class WebAppFiles:
     def put(self, copy: Copy, offered: str, tell: Tell, stop: Callable[[], bool]) -> int:
         """Put a Web App in place; return how many files had to be written. `stop` is asked between two pieces.
 
-        `offered`: the id of what is in use, which is then not put in place by itself again.
+        `offered`: the id of what is in use, which is then not put in place by itself again. What could not be gone through
+        with, for want of room for instance, changes nothing: what is there may work.
         """
         present, new = self.present(), hashes_of(copy.wanted)
         replaced = {name: digest for name, digest in present.items() if digest and digest != new.get(name, digest)}
         record = begun(copy.wanted, offered, self.last(), replaced)
         wrong = [name for name in sorted(copy.wanted.files) if present.get(name) != new[name]]
+        vanish, listed = gone(record, present), copy.wanted.to_bytes()
+        self._check(vanish, {LIST_NAME: len(listed), **{name: copy.wanted.files[name].size_bytes for name in wrong}})
         self._write(record)
         if present.get(LIST_NAME) != new[LIST_NAME]:
-            self._put(LIST_NAME, copy.wanted.to_bytes(), copy.wanted.version)
+            self._put(LIST_NAME, listed, copy.wanted.version)
+        for name in vanish:
+            self._remove(name)
         total = sum(copy.wanted.files[name].size_bytes for name in wrong) or 1
         done = 0
         for name in wrong:
             tell(100 * done // total, name)
             done += self._put_from(name, copy, stop)
-        for name in gone(record, present):
-            self._remove(name)
         self._write(ended(record))
         tell(100, "")
         return len(wrong)
+
+    def _check(self, vanish: list[str], sizes_bytes: Mapping[str, int]) -> None:
+        try:
+            self.store.check_change(
+                [f"{FOLDER}/{name}" for name in vanish],
+                {f"{FOLDER}/{name}": size_bytes for name, size_bytes in sizes_bytes.items()},
+            )
+        except FileError as error:
+            raise WebAppError(str(error)) from error
 
     def _put_from(self, name: str, copy: Copy, stop: Callable[[], bool]) -> int:
         wanted = copy.wanted.files[name]

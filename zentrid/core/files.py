@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from zentrid.core.framing import Code
@@ -30,6 +31,8 @@ FLAG_VALID: Final = 0x0001
 """Set for every file that can be listed: one that is not whole cannot be."""
 FLAG_ESSENTIAL: Final = 0x0010
 FLAG_USER: Final = 0x0020
+_BLOCK_BYTES: Final = 4096
+"""What file systems give room in."""
 _KNOWN_FLAGS: Final = FLAG_ESSENTIAL | FLAG_USER
 
 _PART: Final = re.compile(r"[A-Za-z0-9_+@=~][A-Za-z0-9._+@=~-]*", re.ASCII)
@@ -175,3 +178,39 @@ def check_growth(room: Room, size_bytes: int, more_bytes: int) -> None:
         raise FileError(
             f"There is room for {max(left, 0)} bytes more; delete a file ('ls -v' shows their sizes). Updates need the rest."
         )
+
+
+def check_change(room: Room, present: Mapping[str, int], gone: Collection[str], new: Mapping[str, int]) -> None:
+    """Refuse a change of many files that could not be gone through with. Raises FileError.
+
+    First the files in `gone` go, then those in `new` come, one after the other, each in place of the one of its name, if there is
+    one. By name and size in bytes, as in `present`.
+    """
+    stay = {name: size_bytes for name, size_bytes in present.items() if name not in gone}
+    room = _with(room, -(len(present) - len(stay)), [-size for name, size in present.items() if name in gone])
+    names = {*stay, *new}
+    for name, size_bytes in new.items():
+        for above in _above(name):
+            if above in names:
+                raise FileError(f"'{above}' is a file, so nothing can be below it; delete it, or choose another name.")
+        check_room(room, size_bytes)
+        room = _with(room, name not in stay, [size_bytes, -stay.get(name, 0)])
+    below = next((name for name in stay if not new.keys().isdisjoint(_above(name))), None)
+    if below is not None:
+        raise FileError(f"'{below}' is in a folder where a file is to be; delete it, or choose another name.")
+
+
+def _with(room: Room, more_files: int, sizes_bytes: Collection[int]) -> Room:
+    taken_bytes = sum(-(-size // _BLOCK_BYTES) * _BLOCK_BYTES for size in sizes_bytes)
+    return replace(
+        room,
+        files=room.files + more_files,
+        total_bytes=room.total_bytes + sum(sizes_bytes),
+        free_bytes=room.free_bytes - taken_bytes,
+        free_inodes=room.free_inodes - more_files,
+    )
+
+
+def _above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

@@ -23,7 +23,8 @@ class Place:
     source: str
     """Who counts as one; see `httpaccess.source_of`."""
     used_s: float
-    """When it was opened or answered last. What is merely sent does not count: it costs a stranger nothing."""
+    """When it was opened, or got what it asked for last. What is merely sent or refused does not count: it costs a stranger
+    nothing."""
     proven: bool = False
     """It has shown the account's password."""
     busy: bool = False

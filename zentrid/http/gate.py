@@ -50,6 +50,8 @@ class Gate(asyncio.Protocol):
         self._used_bytes = 0
         self._refused = False
         self._handling = False
+        self._admitted = False
+        """The request under way is one that may be made."""
         self._free = False
         self._served = False
 
@@ -106,12 +108,19 @@ class Gate(asyncio.Protocol):
         """Note that a request's headers are there."""
         if not self._refused:
             self._handling = self.place.busy = True
+            self._admitted = False
             self._stop_timer()
+
+    def judged(self, *, admitted: bool, proven: bool) -> None:
+        """Note whether the request may be made, and whether it has shown the account's password."""
+        self._admitted = admitted
+        self.place.proven = proven
 
     def answered(self) -> None:
         """Note that it was answered: the next one begins with its first byte."""
         self._handling = self.place.busy = False
-        self.place.used_s = time.monotonic()
+        if self._admitted:  # whoever is refused would stay for ever by asking often
+            self.place.used_s = time.monotonic()
         self._served = True
         self._used_bytes = 0
 

@@ -170,7 +170,8 @@ class Site:
         local = str((request.transport.get_extra_info("sockname") or ("",))[0])
         refused = await self.access.judge(request.remote or "", request.headers, local=local, acts=acts)
         if (gate := self._gate(request)) is not None:
-            gate.place.proven = refused is None and self.access.config.account.complete
+            admitted = refused is None
+            gate.judged(admitted=admitted, proven=admitted and self.access.config.account.complete)
         if refused is None and is_api(request.path) and not self.access.config.api_enabled:
             return Refused(403, "the command interface is off (http.server.api_enabled)")
         return refused

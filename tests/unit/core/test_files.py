@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -19,6 +20,7 @@ from zentrid.core.files import (
     FileError,
     FileMeta,
     Room,
+    check_change,
     check_growth,
     check_name,
     check_room,
@@ -120,6 +122,29 @@ def test_room() -> None:
             check_room(room, size_bytes)
     with pytest.raises(FileError, match="room for 0 bytes"):
         check_room(Room(0, 0, 5, 1 << 20), 1)
+
+
+def test_a_change_of_many_files() -> None:
+    there = {"a": 10, "b/c": 20}
+    tight = Room(2, MAX_TOTAL_BYTES - 5, 1 << 40, 1 << 20)
+    check_change(tight, there, [], {"a": 5, "new": 10})  # one after the other, each in place of its own
+    check_change(tight, there, ["b/c"], {"new": 25})
+    check_change(tight, there, ["b/c"], {"b": 1})
+    check_change(tight, there, ["a"], {"a/d": 15})
+    check_change(replace(tight, files=MAX_FILES), there, ["a"], {"new": 1})
+    check_change(Room(0, 0, RESERVE_BYTES + 8192, RESERVE_INODES + 1), {"a": 1}, [], {"a": 8192})
+    refused: list[tuple[Room, list[str], dict[str, int], str]] = [
+        (tight, [], {"new": 5, "a": 5}, "room for 0 bytes"),
+        (tight, [], {"a": 10}, "room for 5 bytes"),
+        (replace(tight, files=MAX_FILES), [], {"new": 0}, "512 files already"),
+        (Room(0, 0, RESERVE_BYTES + 8191, RESERVE_INODES + 9), [], {"x": 1, "y": 4096}, "room for 4095"),
+        (tight, [], {"a/d": 1}, "'a' is a file"),
+        (tight, [], {"n": 1, "n/m": 1}, "'n' is a file"),
+        (tight, [], {"b": 1}, "'b/c' is in a folder"),
+    ]
+    for room, gone, new, said in refused:
+        with pytest.raises(FileError, match=said):
+            check_change(room, there, gone, new)
 
 
 def test_a_file_that_grows_ends_somewhere() -> None:

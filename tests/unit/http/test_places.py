@@ -104,6 +104,17 @@ async def test_a_neighbour_with_many_addresses_does_not_keep_the_owner_out(visit
     assert (await newest[0].readline()).startswith(b"HTTP/1.1 401 ")
 
 
+async def test_who_is_refused_often_does_not_stay_by_that(visitors: Visitors) -> None:
+    guessers = [await visitors.open(address, b"") for address in neighbours(MAX_PLACES - 1)]
+    owner = await visitors.open(OWNER, b"")
+    for reader, writer in guessers:
+        writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    await visitors.open("127.0.2.1")
+    assert await visitors.ask(owner) == b"HTTP/1.1 200 OK"
+
+
 async def test_an_owner_behind_the_neighbours_address_gets_in(visitors: Visitors) -> None:
     held = [await visitors.open(OWNER) for _ in range(MAX_OF_ONE)]
     owner = await visitors.open(OWNER, b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,61 @@ async def test_a_disk_that_takes_nothing_is_a_line_in_the_log(home: AppHome, cap
     assert home.problems()
     home.start()
     await home.look()
+    assert home.content() == APP
+
+
+@pytest.mark.parametrize("source", ["", "image"])
+@pytest.mark.parametrize("trouble", ["room", "files", "folder", "file"])
+async def test_what_could_not_be_gone_through_with_leaves_what_works(
+    home: AppHome, trouble: str, source: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    await home.look()
+    match trouble:
+        case "room":
+            monkeypatch.setattr("zentrid.core.files.MAX_TOTAL_BYTES", sum(map(len, APP.values())) + 5000)
+        case "files":
+            monkeypatch.setattr("zentrid.core.files.MAX_FILES", len(APP) + 2)
+        case "folder":
+            home.write("new.js/mine.js", b"mine")
+        case "file":
+            home.write("new", b"mine")
+    there = home.content()
+    make_image(home.image, "1.1.0", {**APP, "app.js": b"let a = 2;\n" * 20_000, "new.js": b"new", "new/new.js": b"new"})
+    home.start()
+    if source:
+        with pytest.raises(WebAppError, match="delete"):
+            await home.recover(source)
+    else:
+        async with home.running(), asyncio.timeout(20):
+            while "it cannot be put in place" not in caplog.text:
+                await asyncio.sleep(0.02)
+    assert (home.problems(), home.content()) == ((), there)
+    # When there is room it goes on.
+    monkeypatch.undo()
+    for name in ("new.js/mine.js", "new"):
+        if name in home.content():
+            home.store.delete(f"webapp/{name}")
+    await home.look()
+    assert home.content()["new/new.js"] == b"new"
+
+
+async def test_a_file_becomes_a_folder_and_a_folder_a_file(home: AppHome):
+    await home.look()
+    shutil.rmtree(home.image)
+    make_image(home.image, "1.1.0", {"index.html": b"new", "css": b"a file", "app.js/part.js": b"in a folder"})
+    await home.look()
+    assert home.content() == {"index.html": b"new", "css": b"a file", "app.js/part.js": b"in a folder"}
+    assert home.problems() == ()
+
+
+async def test_a_restore_waits_for_what_is_put_in_place_by_itself(home: AppHome):
+    async with home.keeper._lock, asyncio.timeout(20):
+        first = asyncio.create_task(home.recover("image"))
+        while not home.keeper.status.startswith("restoring: 0 %"):
+            await asyncio.sleep(0.01)
+        with pytest.raises(WebAppError, match="is being restored already"):
+            await home.recover("image")
+    assert "restored from the copy in the image" in await first
     assert home.content() == APP
 
 

@@ -147,6 +147,12 @@ async def test_editing(app: App, device: Device):
     await app.says("Saved. web/a.txt is on the device as you see it.")
     assert (app.files / "web/a.txt").read_bytes() == b"one\r\nthree\r\n<script>"
     assert device.store.stat("web/a.txt").meta.version == "3.0"
+    # Another one that cannot be edited leaves none open that nobody asks about.
+    await app.button("Edit a.bin").click()
+    await app.says("This file is binary")
+    assert await area.count() == 0
+    await app.button("Edit web/a.txt").click()
+    await expect(area).to_be_focused()
     # Somebody else changes it meanwhile.
     put(device, "web/a.txt", b"theirs")
     await area.fill("mine")

@@ -188,6 +188,7 @@ async function cancelled(name, bytes) {
 /** @param {Here} here @param {string} name */
 async function edit(here, name) {
   if (!(await leave())) return null;
+  here.work.replaceChildren();  // nobody would ask about what is typed there from now on
   const about = await stat(name, here.signal);
   const bytes = await download(about, { signal: here.signal });
   const { text, ends } = asText(bytes);

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import random
 import re
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,6 @@ from tests.support.webhost import WebHost
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(1200), pytest.mark.xdist_group("browser")]
 
-APP = Path(__file__).parents[2] / "rootfs_overlay/usr/share/zentri/webapp"
 BINARY = random.Random(6).randbytes(200_000)
 STEP_MS = 90_000
 """For one answer of the board, which may share its processor with other boards."""
@@ -30,23 +26,6 @@ INSTALL_MS = 600_000
 # Notes each text of the update's state that the page shows.
 WATCH = """() => { const shown = window.shown = []; const one = document.getElementById("update-state");
 new MutationObserver(() => shown.push(one.textContent)).observe(one, { childList: true, subtree: true }); }"""
-
-
-def command(url: str, line: str, data: bytes = b"") -> None:
-    """Carry out a command with bytes behind it."""
-    body = {"command": line, "flags": 4, "data": base64.b64encode(data).decode()}
-    request = urllib.request.Request(f"{url}/command", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=STEP_MS / 1000) as response:
-        answer = json.load(response)
-    assert answer["code"] == 0, (line, answer)
-
-
-def place(url: str) -> None:
-    """Put the Web App of this checkout on the device, as docs/webapp.md says."""
-    for path in sorted(APP.rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            command(url, f"file_create webapp/{path.relative_to(APP).as_posix()} {len(content)}", content)
 
 
 def says(shown: Page, text: str, timeout_ms: float = STEP_MS) -> None:
@@ -71,7 +50,6 @@ def test_in_one_boot_and_an_update(board: BoardFactory, prepared: Path, world: W
     one.wait_for_healthy()
     set_and_save(one, "ota.commit.offline 1")
     url = f"http://127.0.0.1:{one.up().http_port}"
-    place(url)
     with page(url, accept_downloads=True) as (shown, complaints):
         shown.set_default_timeout(STEP_MS)
         shown.goto("/")

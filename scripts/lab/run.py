@@ -64,7 +64,12 @@ def publish_once(world: World, dms: LabDms, version: str) -> None:
     mark.write_text(state)
 
 
-def banner(dms: LabDms) -> str:
+def web_app(http_port: int) -> str:
+    """Return where the device's Web App is."""
+    return f"The device's Web App: http://127.0.0.1:{http_port}/"
+
+
+def banner(dms: LabDms, http_port: int) -> str:
     """Return what a person needs to know, in a few lines."""
     account = dms.account
     return (
@@ -73,6 +78,7 @@ def banner(dms: LabDms) -> str:
         f"    dms claim {account['user']} {account['password']}\n"
         f"    dms activate {account['product']}\n"
         f"    ota\n"
+        f"{web_app(http_port)}\n"
         f"The DMS: {dms.web_url} (the same name and password).\n"
         f"Leave with Ctrl-]; board and DMS then stop.\n"
     )
@@ -93,20 +99,25 @@ def run(name: str = BOARD_NAME) -> int:
     )
     board = Board(name, options)
     say(f"starting the board (release {FACTORY_VERSION} when it is new) and the DMS")
-    log_offset = board.up(fresh=not board.disk.is_made_from(world.places.image, world.places.identity)).log_offset
+    state = board.up(fresh=not board.disk.is_made_from(world.places.image, world.places.identity))
     try:
         dms.start(detached=not foreground)
         publish_once(world, dms, NEWER_VERSION)
         if foreground:
-            print(banner(dms))
+            print(banner(dms, state.http_port))
             with SerialLink(board.run) as link:
                 # What the board has said so far, its prompt included: it did not wait for the server to be ready.
-                print(LogReader(board.run.serial_log, log_offset).read().decode(errors="replace"), end="", flush=True)
+                print(
+                    LogReader(board.run.serial_log, state.log_offset).read().decode(errors="replace"),
+                    end="",
+                    flush=True,
+                )
                 attach(link)
             return 0
         answer = board.wait_for_healthy(HEALTHY_TIMEOUT_S, say)
         print(f"The board is healthy and runs {answer.body.strip()}")
         print('    scripts/board send "version"    scripts/board console    scripts/board ssh    scripts/board log')
+        print(f"    {web_app(state.http_port)}")
         print(f"    DMS: {dms.web_url}, account {dms.account['user']}, password {dms.account['password']}")
         print("    make stop ends both")
         return 0

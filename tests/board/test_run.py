@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -44,6 +45,10 @@ def test_run_in_the_background_and_stop(ended: None):
     status = json.loads(command("scripts.board_driver", "status", "--name", NAME, "--json").stdout)
     assert status["state"] == "running"
     assert set(status["ports"]) == {"ssh", "http", "dms"}
+    address = f"http://127.0.0.1:{status['ports']['http']}/"
+    assert f"The device's Web App: {address}\n" in done.stdout
+    with urllib.request.urlopen(address, timeout=60) as page:
+        assert b"js/app.js" in page.read()
     for line, code in (("version", 0), ("ota", 1), ("no_such_command", 3)):
         assert command("scripts.board_driver", "send", "--name", NAME, line).returncode == code
 

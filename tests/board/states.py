@@ -1,6 +1,8 @@
 """The boot state and the slots on the disk of a board without power."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 from scripts.board_driver.watched import WatchedBoard
 from zentrid.core import names
@@ -29,3 +31,11 @@ def copy_slot(board: WatchedBoard, source: str, target: str) -> None:
     for part in ("kernel", "rootfs"):
         size = names.partition(f"{part}_{source}").size_bytes
         board.disk_write(f"{part}_{target}", 0, board.disk_read(f"{part}_{source}", 0, size))
+
+
+def busy_s(board: WatchedBoard) -> float:
+    """Return the processor time that the board has used since it was switched on; other work beside it hardly changes it."""
+    state = board.state()
+    assert state is not None
+    fields = Path(f"/proc/{state.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

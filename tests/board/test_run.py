@@ -60,5 +60,6 @@ def test_run_in_the_background_and_stop(ended: None):
     assert again.returncode == 0, again.stderr
     prompt = re.search(r"\[ *([0-9.]+) s\] the console is there", again.stderr)
     assert prompt, again.stderr
-    assert float(prompt[1]) <= 10, f"the second run took {prompt[1]} s to the prompt"
-    assert time.monotonic() - start_s < 120
+    # Six seconds alone; other boards beside it may take most of the processor.
+    assert float(prompt[1]) <= 40, f"the second run took {prompt[1]} s to the prompt"
+    assert time.monotonic() - start_s < 180

@@ -168,12 +168,14 @@ def test_a_large_program_does_not_take_longer(run):
 def test_nothing_of_a_core_reaches_a_disk_and_the_reader_is_not_root(one: WatchedBoard):
     assert one.succeed("cat /proc/sys/kernel/core_pattern").startswith("|/usr/bin/python3 -I -m zentrid.crash ")
     assert one.succeed("stat -c '%a %u' /run/zentrid/crash").strip() == "700 0"
-    # A pipe that never ends: the reader waits, and can be looked at.
+    # A pipe that does not end: the reader waits, and can be looked at once it has started.
     script = (
-        "(sleep 8 | python3 -I -m zentrid.crash 4242 11 '!bin!x') & sleep 4; "
-        "for p in /proc/[0-9]*; do grep -qa zentrid.crash $p/cmdline && grep -E '^(Uid|CapEff|Groups)' $p/status; done; wait"
+        "sh -c 'echo $$ > /tmp/sleeper; exec sleep 50' | python3 -I -m zentrid.crash 4242 11 '!bin!x' & "
+        "for n in $(seq 1 90); do for p in /proc/[0-9]*; do grep -qa zentrid.crash $p/cmdline && "
+        f"grep -q '^Uid:.{NOBODY}' $p/status && grep -E '^(Uid|CapEff|Groups)' $p/status && found=1; done; "
+        '[ -n "$found" ] && break; sleep 0.5; done; kill $(cat /tmp/sleeper); wait'
     )
-    said = one.succeed(script, 60)
+    said = one.succeed(script, 90)
     assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}" in said
     assert "CapEff:\t0000000000000000" in said
     left = json.loads(one.succeed("cat /run/zentrid/crash/4242.json; rm /run/zentrid/crash/4242.json"))

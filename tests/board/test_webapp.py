@@ -17,7 +17,7 @@ from tests.board.disks import board_from, set_and_save
 from tests.support.browser import page
 from tests.support.webhost import WebHost
 
-pytestmark = [pytest.mark.board, pytest.mark.timeout(1200), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.board, pytest.mark.timeout(1200)]
 
 BINARY = random.Random(6).randbytes(200_000)
 STEP_MS = 90_000

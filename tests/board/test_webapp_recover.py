@@ -21,7 +21,7 @@ from scripts.lab.tools import call
 from scripts.lab.world import World
 from tests.support.browser import page
 
-pytestmark = [pytest.mark.board, pytest.mark.timeout(1500), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.board, pytest.mark.timeout(1500)]
 
 VERSION = "1.0.1"
 FILES = "/data/zentri/files/webapp"

@@ -71,7 +71,6 @@ async def address(cold: WatchedBoard) -> AsyncIterator[str]:
 
 @pytest.mark.board
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("browser")
 async def test_a_person_at_the_page_of_the_real_board(address: str) -> None:
     async with async_page(address) as (page, complaints):
         await page.goto("/")

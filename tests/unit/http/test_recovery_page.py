@@ -21,7 +21,7 @@ from zentrid.core.network import NetworkError
 from zentrid.http.config import Config
 from zentrid.http.site import PAGES
 
-pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timeout(180)]
 
 ROOT = "http.server.root_filename"
 

@@ -14,7 +14,6 @@ from scripts.panel.packages import fetched
 from tests.support.browser import DEADLINE_MS, PHONE, Complaints, async_page
 from tests.unit.panel.conftest import Served, until
 
-pytestmark = pytest.mark.xdist_group("browser")
 expect.set_options(timeout=DEADLINE_MS)
 
 STATUS: dict[str, Any] = {

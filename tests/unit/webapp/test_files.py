@@ -12,7 +12,7 @@ from tests.support.fakes import Device
 from tests.unit.webapp.conftest import App
 from zentrid.core.files import FileMeta
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 PLAIN = FileMeta()
 BINARY = random.Random(4).randbytes(200_001)
 

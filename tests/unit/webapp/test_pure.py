@@ -12,7 +12,7 @@ from zentrid.core.framing import Code, encode_answer, encode_data, encode_log
 from zentrid.core.grammar import split_words
 from zentrid.core.lineedit import Event, LineEditor
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 HOSTILE = [
     "",
     " ",

@@ -129,7 +129,6 @@ def furnish(app: App, device: Device) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.xdist_group("browser")
 class TestEveryView:
     @pytest.fixture(params=["desk, light", "phone, dark"])
     def context(self, request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -151,7 +150,6 @@ class TestEveryView:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.xdist_group("browser")
 async def test_by_keyboard_alone(app: App, device: Device):
     await app.open()
     press = app.page.keyboard.press
@@ -199,7 +197,6 @@ async def test_by_keyboard_alone(app: App, device: Device):
 
 
 @pytest.mark.asyncio(loop_scope="session")
-@pytest.mark.xdist_group("browser")
 class TestPhone:
     @pytest.fixture
     def context(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.support.fakes import Device
 from tests.unit.webapp.conftest import App
 from zentrid.errors import ZentriError
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 HOSTILE = '<img src=x onerror="document.title=`owned`">'
 
 

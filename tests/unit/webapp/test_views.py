@@ -12,7 +12,7 @@ from zentrid.core.events import BootGood, UpdateAdvanced, UpdateChanged
 from zentrid.core.network import NetworkError
 from zentrid.ports import UpdateProgress
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session")]
 HOSTILE = "<b onclick=alert(1)>x</b>"
 
 

@@ -138,9 +138,12 @@ class World:
         mark.write_text(made_from)
         return bundle
 
-    def sign(self, bundle: Path) -> None:
-        """Sign a bundle with the product's release key."""
-        metadata = self.places.metadata
+    def sign(self, bundle: Path, metadata: Path | None = None) -> None:
+        """Sign a bundle with the product's release key.
+
+        `metadata`: the folder that says what was signed before, where a version is signed once; the lab's own if none.
+        """
+        metadata = metadata or self.places.metadata
         if not metadata.is_dir():
             shutil.copytree(self.fleet() / "public", metadata)
         keys = self.fleet() / "products" / PRODUCT

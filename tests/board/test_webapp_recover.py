@@ -192,7 +192,7 @@ def publish(home: Home) -> None:
         "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", VERSION, "--out", bundle,
         "--file", f"webapp/index.html={home.folder / 'index.html'}",
     )  # fmt: skip
-    home.world.sign(bundle)
+    home.world.sign(bundle, home.folder / "metadata")  # other tests sign this version with other content
     call(
         "scripts.bundle_tool", "publish", bundle, "--server", home.dms.web_url, "--token", account["token"],
         "--tag", "release", "--no-symbols",

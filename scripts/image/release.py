@@ -135,7 +135,8 @@ class Builder:
         base, apps = self.base(), self.samples()
         inputs = {
             "base": base.name, "samples": apps.name, "files": self._hash("rootfs_overlay", "zentrid"),
-            "production": str(production), "webapp": self._hash("scripts/image/webapp.py"),
+            "production": str(production),
+            "code": self._hash("scripts/image/webapp.py", "scripts/image/dataclasscode.py"),
         }  # fmt: skip
 
         def build(out: Path, log: Path) -> None:

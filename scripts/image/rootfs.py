@@ -14,6 +14,7 @@ from zentrid.bundle.tree import HashTree
 
 PYTHON = "python3.13"
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
+DATACLASS_CODE = Path(__file__).with_name("dataclasscode.py")
 EROFS_UUID = "5a454e54-00e0-4000-8000-0000000000e0"
 
 PRUNE = (
@@ -102,20 +103,29 @@ def compile_python(root: Path, folders: list[Path], *, log: Path) -> None:
         if not paths:
             return
         run(
-            ["qemu-aarch64-static", "-L", root, root / "usr/bin" / PYTHON, "-E", "-S", "-m", "compileall", "-q", "-f",
-             "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *paths],
-            log=log.with_suffix(f".{number}.log"), env={"PYTHONHASHSEED": "0", "PYTHONHOME": str(root / "usr")},
+            [*_python(root), "-E", "-S", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash",
+             "-s", root, "-p", "/", *paths],
+            log=log.with_suffix(f".{number}.log"), env=_python_env(root),
         )  # fmt: skip
 
     with ThreadPoolExecutor(MAX_MODULE_JOBS) as pool:
         list(pool.map(compile_some, enumerate(halves)))
 
 
+def _python(root: Path) -> list[str | Path]:
+    return ["qemu-aarch64-static", "-L", root, root / "usr/bin" / PYTHON]
+
+
+def _python_env(root: Path) -> dict[str, str]:
+    return {"PYTHONHASHSEED": "0", "PYTHONHOME": str(root / "usr"), "PYTHONPATH": ""}
+
+
 def install_zentrid(package: Path, root: Path, *, log: Path) -> None:
-    """Copy zentrid's modules and data files into the image's tree and compile them."""
+    """Copy zentrid's modules and data files into the image's tree and compile them, the code of its dataclasses too."""
     target = root / DIST_PACKAGES / "zentrid"
     shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__", "pyproject.toml", "*.md"))
     compile_python(root, [target], log=log)
+    run([*_python(root), "-s", "-B", DATACLASS_CODE, root / DIST_PACKAGES], log=log, env=_python_env(root))
 
 
 def overlay(source: Path, root: Path) -> None:

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from zentrid.adapters.rights import KEEP_RIGHTS
 
 os.environ[KEEP_RIGHTS] = "1"  # the device's users need not be there where the tests run
+
+# How long one example takes says nothing where several boards share the processor. Each test has its own limit.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 _LONGEST_FIRST: Final = (
     "test_story.py",

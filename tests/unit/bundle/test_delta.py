@@ -39,7 +39,7 @@ def test_what_a_delta_says():
     assert apply_delta(content, DICTIONARY, len(wanted)) == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_what_the_encoder_writes_comes_back(data):
     content, stretches = bytearray(), []
@@ -107,7 +107,7 @@ def test_a_delta_that_claims_much_costs_nothing():
         tracemalloc.stop()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.booleans())
 def test_rubbish_raises_nothing_else(data, with_numbers):
     data = struct.pack("<5I", 1, 1, 0, 0, len(data)) + data if with_numbers else data

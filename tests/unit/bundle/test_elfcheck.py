@@ -90,7 +90,7 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 
 @needs_compiler
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_flipped_bytes_raise_nothing_else(tmp_path, data):
     path = tmp_path / "x"

@@ -51,7 +51,7 @@ def test_full_round_trip(payload):
     assert all(frame.blocks <= MAX_FRAME_BLOCKS for frame in header.frames)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(0, BLOCK_BYTES - 1))
 def test_repeated_blocks_are_sent_once_and_written_everywhere(numbers, extra):
     payload = b"".join(map(block, numbers)) + b"\1" * extra

@@ -86,7 +86,7 @@ def test_what_is_no_stream_is_noticed_at_the_first_byte():
         PatchHeader.bytes_needed(b"\x7f")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.integers(0, len(SMALL_STREAM) * 8 - 1))
 def test_a_flipped_bit_is_refused_or_does_no_harm(bit):
     data = bytearray(SMALL_STREAM)
@@ -186,7 +186,6 @@ def test_from_nothing_a_window_reaches_back_only_so_far():
             PatchHeader.parse(stream[:-4] + window_entry(Window(space, 0, 1)))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400), st.booleans())
 def test_rubbish_raises_nothing_else(data, with_magic):
     data = b"ZPS1\0\1\0\0" + data if with_magic else data

@@ -28,7 +28,7 @@ def there_and_back(target: HashTree, base: HashTree | None) -> tuple[list[Run], 
     return runs, new
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(0, 8), min_size=1, max_size=60),
     st.none() | st.lists(st.integers(0, 8), min_size=1, max_size=60),
@@ -110,7 +110,7 @@ def test_a_list_that_does_not_fit_is_refused(data, problem):
         expand_runs(data, bytes(2 * HASH_BYTES), 4, tree([1, 2, 3, 4]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_rubbish_raises_nothing_else(data):
     base = tree([1, 2, 3])

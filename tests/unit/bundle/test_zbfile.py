@@ -210,7 +210,7 @@ def test_a_huge_size_in_a_header_costs_nothing(path):
         open_bundle(path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, len(WHOLE) * 8 - 1))
 def test_a_flipped_bit_outside_payloads_and_metadata_is_refused(bit):
     data = bytearray(WHOLE)

@@ -187,7 +187,7 @@ def test_lines_with_secrets_are_recognised(line: str, secret: bool) -> None:
     assert build_registry().keeps_secret(line) is secret
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.text(max_size=80) | st.lists(st.sampled_from(
     ["get", "set", "help", "dms", "claim", "status", "all", "sy", "u", "system.name", "-f", "x", '"', "\\", "commands"]
 ), max_size=6).map(" ".join))  # fmt: skip

@@ -153,7 +153,7 @@ def minutes_of(windows: list[tuple[str | None, str, str]]) -> set[int]:
     return inside
 
 
-@effort(deadline=None, max_examples=60)
+@effort(max_examples=60)
 @given(st.lists(_window, min_size=1, max_size=4))
 def test_windows_are_the_minutes_that_they_name(parts: list[tuple[str | None, str, str]]) -> None:
     text = ";".join(f"{days} {begin}-{end}" if days else f"{begin}-{end}" for days, begin, end in parts)
@@ -343,7 +343,7 @@ class World:
                 self.uptime_s += decision.again_s
 
 
-@effort(deadline=None, max_examples=60)
+@effort(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(-20_000, 20_000), st.booleans()), min_size=1, max_size=6),
     st.lists(st.floats(0, 1), min_size=3, max_size=8),

@@ -190,7 +190,7 @@ def test_what_is_no_core_of_the_board_is_refused(at, value):
 DAMAGE = st.lists(st.tuples(st.integers(0, 1400), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @example([(0x20, b"\xff" * 8)])
 @example([(64 + 8, b"\xff" * 8)])
 @example([(64 + 32, b"\xff" * 8)])

@@ -160,7 +160,7 @@ def ask(data: bytes) -> None:
         pass
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_no_damage_leads_to_anything_but_the_one_error(good, data):
     content = bytearray(data.draw(st.sampled_from(good)))
@@ -172,7 +172,7 @@ def test_no_damage_leads_to_anything_but_the_one_error(good, data):
     ask(bytes(content))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_damage_of_headers_and_lines_does(good, data):
     """The same where it hurts: section headers, and the line table's bytes."""

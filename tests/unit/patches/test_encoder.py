@@ -88,7 +88,7 @@ EDITS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 60_000), EDITS)
 def test_edited_payloads_come_back(there_and_back, size, edits):
     base = bytes(code(size // 8)) + b"line of text\n" * (size // 30)

@@ -24,6 +24,8 @@ from zentrid.ports import Identity
 from zentrid.update.contact import Contact, ServerCommand, decide
 from zentrid.update.errors import DmsRefusedError
 
+pytestmark = pytest.mark.timeout(400)  # half a minute alone: dozens of programs are started one after the other
+
 TOP = Path(__file__).parents[3]
 
 

@@ -145,6 +145,8 @@ class TestEveryView:
                 await app.go(view)
                 await expect(app.page.locator("h1")).to_be_focused()
             await app.page.locator("#view .card").nth(LAST_CARD[view]).wait_for()
+            if view == "files":
+                await expect(app.page.get_by_text("long-name-").first).to_be_visible()  # its list comes later
             await app.page.evaluate("for (const one of document.querySelectorAll('#view details')) one.open = true")
             await look_after(app.page, view)
 

@@ -16,6 +16,9 @@ help: ## list the targets
 # from the checkout that BUILDROOT names, else from the pinned release, which is fetched.
 export BUILDER BUILDROOT
 
+# Which board: `make run BOARD=…`. Each has folders of its own in build/.
+export BOARD
+
 setup: ## host packages (says which first) and the virtual environment
 	@scripts/setup
 	@$(if $(filter buildroot,$(BUILDER)),scripts/setup --packages scripts/buildroot/host-packages.txt)
@@ -71,7 +74,7 @@ lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m mypy
 	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision scripts/symbols rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
 		rootfs_overlay/usr/share/udhcpc/default.script scripts/bench/prepare.sh \
-		buildroot_external/board/virt/hook buildroot_external/board/virt/*.sh .ci/run
+		buildroot_external/board/common/hook buildroot_external/board/common/*.sh .ci/run
 
 lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)
 	@$(PYTHON) -m pip -q install uv

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from scripts.board_driver.chosen import BOARD
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import Builder, ReleaseSpec
 from scripts.image.select import builder
@@ -131,7 +132,7 @@ class World:
         bundle.parent.mkdir(parents=True, exist_ok=True)
         mark.unlink(missing_ok=True)
         call(
-            "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", "virt",
+            "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", BOARD.name,
             "--kernel", release / "kernel.itb", "--rootfs", release / "rootfs.erofs", "--out", bundle,
         )  # fmt: skip
         self.sign(bundle)

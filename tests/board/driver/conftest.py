@@ -8,10 +8,10 @@ from uuid import uuid4
 import pytest
 
 from scripts.board_driver.board import BoardOptions
+from scripts.board_driver.chosen import BOARD
 from scripts.board_driver.watched import WatchedBoard
 from tests.support.disks import make_disk
 
-CROSS = "aarch64-linux-gnu-"
 FLAGS = [
     "-O1",
     "-ffreestanding",
@@ -31,8 +31,8 @@ def stand_in_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     elf = folder / "firmware.elf"
     source = Path(__file__).with_name("firmware.c")
     link = ["-no-pie", "-Wl,-N,-Ttext=0x1000,--section-start=.start=0,--build-id=none,-e0,--no-warn-rwx-segments"]
-    subprocess.run([f"{CROSS}gcc", *FLAGS, *link, "-Wall", "-Werror", "-o", str(elf), str(source)], check=True)
-    subprocess.run([f"{CROSS}objcopy", "-O", "binary", str(elf), str(folder / "rom.bin")], check=True)
+    subprocess.run([f"{BOARD.cross}gcc", *FLAGS, *link, "-Wall", "-Werror", "-o", str(elf), str(source)], check=True)
+    subprocess.run([f"{BOARD.cross}objcopy", "-O", "binary", str(elf), str(folder / "rom.bin")], check=True)
     make_disk(folder / "disk.img")
     return folder
 

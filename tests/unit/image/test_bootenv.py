@@ -9,7 +9,7 @@ from scripts.image import bootenv, fit
 from zentrid.bundle.tree import HashTree
 from zentrid.core import names
 
-BOARD = Path(__file__).resolve().parents[3] / "buildroot_external/board/virt"
+BOARD = Path(__file__).resolve().parents[3] / "buildroot_external/board/common"
 SCRIPT = (BOARD / "boot.script").read_text()
 
 

@@ -50,8 +50,9 @@ dms: setup ## start a Device Management Server of your own on the loopback
 
 SHARED_OUT = -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
+# The tests without a board are about the ordinary one, or about all of them in turn.
 test: image panel-tools ## all tests, those on the virtual board included (JOBS=2 at a time; 0: one after the other)
-	@$(PYTHON) -m pytest $(SHARED_OUT) $(ARGS)
+	@$(PYTHON) -m pytest $(SHARED_OUT) $(if $(filter-out virt,$(BOARD)),tests/board) $(ARGS)
 
 test-fast: panel-tools ## the tests that need no board
 	@$(PYTHON) -m pytest $(SHARED_OUT) tests/unit tests/server $(ARGS)

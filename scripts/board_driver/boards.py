@@ -83,7 +83,27 @@ VIRT: Final = BoardKind(
 )
 """QEMU's 64-bit ARM machine."""
 
-BOARDS: Final = {board.name: board for board in (VIRT,)}
+VIRT32: Final = BoardKind(
+    name="virt32",
+    product="DEMO-VIRT32_SENSOR",
+    qemu="qemu-system-arm",
+    # The boot loader reaches nothing above 4 GiB: PCI has to lie below.
+    machine=("-M", "virt,acpi=off,highmem=off", "-cpu", "cortex-a15", "-smp", "2", "-m", "512"),
+    bits=32,
+    elf_machine="ARM",
+    triplet="arm-linux-gnueabihf",
+    debian="armhf",
+    user_emulator="qemu-arm-static",
+    program_flags=("-marm",),
+    linux_arch="arm",
+    uboot_defconfig="qemu_arm_defconfig",
+    fit_arch="arm",
+    # A 32-bit kernel begins 32 KiB into the memory that it takes for its own, and takes none below that.
+    load_address=0x4040_8000,
+)
+"""QEMU's 32-bit ARM machine."""
+
+BOARDS: Final = {board.name: board for board in (VIRT, VIRT32)}
 DEFAULT: Final = VIRT
 
 

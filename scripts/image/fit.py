@@ -85,6 +85,10 @@ def board_template(template: str, board: BoardKind) -> str:
 def fit_source(template: str, board: BoardKind, kernel: Path, tree: HashTree, product: str, version: str) -> str:
     """Fill in the FIT's source for one release."""
     number = encode_version(parse_version(version))
+    if number >> (board.bits - 1):
+        raise BuildError(
+            f"version {version}: the boot loader of board {board.name} counts to 127.255.65535; choose a lower one"
+        )
     nodes = []
     for slot in (*names.SLOTS, names.SAFE_SLOT):
         arguments = kernel_arguments(slot, tree).replace('"', '\\"')

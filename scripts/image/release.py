@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from scripts.board_driver.boards import BoardKind
+from scripts.board_driver.boards import DEFAULT, BoardKind
 from scripts.board_driver.chosen import BOARD
 from scripts.bundle_tool.elfcheck import check_tree
 from scripts.image import boardfiles, bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols, webapp
@@ -67,6 +67,11 @@ class Builder:
         """Return the fragments of a configuration, the shared one first."""
         return boardfiles.fragments_of(self.top, self.board, name)
 
+    @property
+    def _of_board(self) -> dict[str, str]:
+        """What tells apart the results of a step whose other inputs are the same for every board."""
+        return {} if self.board is DEFAULT else {"board": self.board.name}
+
     def _hash(self, *paths: str | Path) -> str:
         return hash_files([self.top / path for path in paths], self.top)
 
@@ -120,6 +125,7 @@ class Builder:
             "suite": sources.SUITE,
             "packages": self._hash("scripts/image/packages.txt"),
             "code": self._hash("scripts/image/rootfs.py"),
+            **self._of_board,
         }
         return self._step(
             "base", inputs, "fetching Debian packages for the board and compiling their Python (about a minute)",
@@ -128,7 +134,11 @@ class Builder:
 
     def samples(self) -> Path:
         """Return the folder with the sample applications and their symbol files."""
-        inputs = {"sources": self._hash("scripts/samples"), "code": self._hash("scripts/image/samples.py")}
+        inputs = {
+            "sources": self._hash("scripts/samples"),
+            "code": self._hash("scripts/image/samples.py"),
+            **self._of_board,
+        }
         return self._step(
             "samples", inputs, "compiling the sample applications",
             lambda out, log: samples.build_samples(self.board, self.top / "scripts/samples", out, log=log),
@@ -164,7 +174,7 @@ class Builder:
         inputs = {"tree": tree.name, "code": self._hash("scripts/image/symbols.py")}
 
         def build(out: Path, _log: Path) -> None:
-            symbols.collect(tree / "root", own, out)
+            symbols.collect(tree / "root", own, out, bits=self.board.bits)
 
         return self._step("symbols", inputs, "collecting symbol files", build)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.board_driver.chosen import BOARD
+from scripts.bundle_tool.symbols import BUILD_ID_FOLDER
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import Builder, ReleaseSpec
 from scripts.image.select import builder
@@ -150,7 +151,7 @@ class World:
     def publish(self, version: str, web_url: str, token: str, tag: str = "release") -> None:
         """Publish a release at a running DMS and give it a tag."""
         symbols = self.builder.release(self.spec(version)) / "symbols"
-        more = ["--symbols", symbols] if symbols.is_dir() else ["--no-symbols"]
+        more = ["--symbols", symbols] if (symbols / BUILD_ID_FOLDER).is_dir() else ["--no-symbols"]
         call(
             "scripts.bundle_tool", "publish", self.bundle(version), "--server", web_url, "--token", token, "--tag", tag,
             *more,

@@ -29,7 +29,7 @@ def tree() -> Path:
 @pytest.fixture(scope="session")
 def buildroot(tree, tmp_path_factory):
     """Give a function that runs Buildroot's make for a variant; returns what it printed."""
-    folder = tmp_path_factory.mktemp("buildroot")
+    folder: Path = tmp_path_factory.mktemp("buildroot")
 
     def _out(variant: Variant) -> Path:
         return folder / VARIANT_NAMES[VARIANTS.index(variant)]

@@ -11,11 +11,16 @@ from scripts.image.run import run
 from zentrid.core import names
 from zentrid.core.version import Version, encode_version
 
+OF_PROCESSOR = {
+    64: ("-mstrict-align", "-mcmodel=tiny"),
+    32: ("-march=armv7-a", "-mfloat-abi=soft", "-marm", "-mno-unaligned-access"),
+}
 FLAGS = [
-    "-Os", "-Wall", "-Werror", "-ffreestanding", "-fno-builtin", "-nostdlib", "-static", "-mgeneral-regs-only",
-    "-mstrict-align", "-mcmodel=tiny", "-fno-pie", "-no-pie",
-    "-Wl,-N,-Ttext=0x40400100,--section-start=.head=0x40400000,--build-id=none,-e0,--no-warn-rwx-segments",
+    "-Os", "-Wall", "-Werror", "-ffreestanding", "-fno-builtin", "-nostdlib", "-static", "-fno-pie", "-no-pie",
+    f"-Wl,-N,-Ttext=0x{BOARD.load_address + 0x100:x},--section-start=.head=0x{BOARD.load_address:x}",
+    "-Wl,--build-id=none,-e0,--no-warn-rwx-segments", "-mgeneral-regs-only", *OF_PROCESSOR[BOARD.bits],
 ]  # fmt: skip
+"""With the MMU off no access may be unaligned."""
 CONFIGURATION = """conf-@SLOT@ {
     kernel = "kernel"; bootargs = "@ARGUMENTS@"; @PROPERTY@ = <@VERSION@>;
     signature-1 { algo = "@ALGORITHM@"; key-name-hint = "@KEY@"; sign-images = "kernel"; };

@@ -55,6 +55,14 @@ def test_fit_has_a_configuration_for_each_slot_with_its_own_partition(board):
         assert 'sign-images = "kernel"' in block
 
 
+def test_a_version_that_the_boot_loader_would_take_for_a_negative_number_is_refused():
+    tree = HashTree.from_leaves([bytes(32)])
+    fit.fit_source("", BOARDS["virt"], Path("Image"), tree, "A-B_C", "128.0.0")
+    fit.fit_source("", BOARDS["virt32"], Path("Image"), tree, "A-B_C", "127.255.65535")
+    with pytest.raises(BuildError, match="counts to 127"):
+        fit.fit_source("", BOARDS["virt32"], Path("Image"), tree, "A-B_C", "128.0.0")
+
+
 def test_verity_table_counts_blocks_and_sectors():
     tree = HashTree.from_leaves([bytes(32)] * 200)
     assert f"0 {200 * 8} verity 1 " in fit.kernel_arguments("a", tree)

@@ -16,6 +16,9 @@ help: ## list the targets
 # from the checkout that BUILDROOT names, else from the pinned release, which is fetched.
 export BUILDER BUILDROOT
 
+# Which board: `make run BOARD=…`. Each has folders of its own in build/.
+export BOARD
+
 setup: ## host packages (says which first) and the virtual environment
 	@scripts/setup
 	@$(if $(filter buildroot,$(BUILDER)),scripts/setup --packages scripts/buildroot/host-packages.txt)
@@ -47,8 +50,9 @@ dms: setup ## start a Device Management Server of your own on the loopback
 
 SHARED_OUT = -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
+# The tests without a board are about the ordinary one, or about all of them in turn.
 test: image panel-tools ## all tests, those on the virtual board included (JOBS=2 at a time; 0: one after the other)
-	@$(PYTHON) -m pytest $(SHARED_OUT) $(ARGS)
+	@$(PYTHON) -m pytest $(SHARED_OUT) $(if $(filter-out virt,$(BOARD)),tests/board) $(ARGS)
 
 test-fast: panel-tools ## the tests that need no board
 	@$(PYTHON) -m pytest $(SHARED_OUT) tests/unit tests/server $(ARGS)
@@ -71,7 +75,7 @@ lint: setup ## ruff, mypy (strict), shellcheck
 	@$(PYTHON) -m mypy
 	@shellcheck -s sh scripts/setup scripts/board scripts/bundle scripts/provision scripts/symbols rootfs_overlay/etc/init.d/* rootfs_overlay/usr/sbin/* rootfs_overlay/usr/bin/* \
 		rootfs_overlay/usr/share/udhcpc/default.script scripts/bench/prepare.sh \
-		buildroot_external/board/virt/hook buildroot_external/board/virt/*.sh .ci/run
+		buildroot_external/board/common/hook buildroot_external/board/common/*.sh .ci/run
 
 lock: ## write requirements/*.txt anew from requirements/*.in (needs the network)
 	@$(PYTHON) -m pip -q install uv

@@ -65,14 +65,11 @@ class BenchBuilder(Builder):
     def bench_linux(self) -> Path:
         """Return the folder with the benchmark's kernel, `Image`."""
         source = self.sources()
-        fragments = (self._board / "linux.fragment", self.top / FRAGMENT)
+        fragments = [*self.fragments("linux.fragment"), self.top / FRAGMENT]
         inputs = {"source": source.name, "config": hash_files(fragments, self.top)}
 
         def build(out: Path, log: Path) -> None:
-            folder = out / "board"
-            folder.mkdir()
-            (folder / "linux.fragment").write_text("".join(path.read_text() for path in fragments))
-            compile.build_linux(source, folder, out, log=log)
+            compile.build_linux(source, self.board, fragments, out, log=log)
 
         return self._step("bench-linux", inputs, "compiling the benchmark's Linux (some minutes)", build)
 
@@ -85,7 +82,7 @@ class BenchBuilder(Builder):
                 line for line in (self.top / PACKAGES).read_text().split("\n") if line and not line.startswith("#")
             ]
             tar, root = out / "packages.tar", out / "root"
-            fetch_packages(packages, tar, log=log)
+            fetch_packages(self.board.debian, packages, tar, log=log)
             root.mkdir()
             run(["tar", "xf", tar, "-C", root, "--no-same-owner", "--exclude=./dev/*"], log=log)
             run(["chmod", "-R", "u+rwX", root], log=log)

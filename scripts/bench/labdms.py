@@ -14,6 +14,7 @@ from typing import Final, Self
 from scripts.bench.boards import BenchBoard, BenchError, configuration_of
 from scripts.bench.bundles import PAYLOADS
 from scripts.bench.serve import CountingProxy
+from scripts.board_driver.chosen import BOARD
 from scripts.lab.dms import LabDms
 from scripts.lab.places import PRODUCT
 from scripts.lab.tools import call
@@ -59,7 +60,7 @@ class BenchDms:
         bundle = self._world.places.bundles / f"{version}.zb"
         bundle.parent.mkdir(parents=True, exist_ok=True)
         call(
-            "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", "virt",
+            "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", BOARD.name,
             "--kernel", release / PAYLOADS["kernel"], "--rootfs", release / PAYLOADS["rootfs"], "--out", bundle,
             "--allow-downgrade-to", version,  # a pair may lead back, and the old release has raised the floor
         )  # fmt: skip

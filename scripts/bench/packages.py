@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from scripts.image.rootfs import DIST_PACKAGES, PRUNE, PYTHON
+from scripts.board_driver.chosen import BOARD
+from scripts.image.rootfs import DIST_PACKAGES, PYTHON, pruned
 from scripts.image.run import BuildError, run
 from scripts.image.sources import SUITE
 
@@ -22,7 +23,9 @@ Which = Literal["oldest", "current", "newest"]
 NEWER_SUITE: Final = "sid"
 
 
-def fetch_debs(packages: Sequence[str], which: Which, out: Path, *, log: Path, architecture: str = "arm64") -> None:
+def fetch_debs(
+    packages: Sequence[str], which: Which, out: Path, *, log: Path, architecture: str = BOARD.debian
+) -> None:
     """Put the `.deb` files of the packages into `out`, without their dependencies. Raises BuildError."""
     line = "tail" if which == "oldest" else "head"
     hook = (
@@ -62,7 +65,7 @@ def replace_packages(root: Path, old: Path, new: Path, *, log: Path) -> None:
     for deb in sorted(new.glob("*.deb")):
         run(["dpkg-deb", "-x", deb, work], log=log)
     # Docs and so on are not in the image; what the image's own overlay put over a package's file stays as it is.
-    for name in PRUNE:
+    for name in pruned(BOARD):
         path = work / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -97,7 +100,7 @@ def compile_changed(root: Path, before: Path, *, log: Path) -> None:
         path.with_name("__pycache__").joinpath(f"{path.stem}.cpython-313.pyc").unlink(missing_ok=True)
     for start in range(0, len(changed), 400):
         run(
-            ["qemu-aarch64-static", "-L", before, before / "usr/bin" / PYTHON, "-E", "-S", "-m", "compileall", "-q", "-f",
+            [BOARD.user_emulator, "-L", before, before / "usr/bin" / PYTHON, "-E", "-S", "-m", "compileall", "-q", "-f",
              "--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *changed[start : start + 400]],
             log=log, env={"PYTHONHASHSEED": "0", "PYTHONHOME": str(before / "usr")},
         )  # fmt: skip

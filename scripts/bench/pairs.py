@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Final, Literal
 
 from scripts.bench.packages import Which, compile_changed, fetch_debs, replace_packages, versions
+from scripts.board_driver.chosen import BOARD
 from scripts.image import compile as kernels
 from scripts.image import fit, rootfs
 from scripts.image.cache import Cache
-from scripts.image.release import Builder, ReleaseSpec
+from scripts.image.release import Builder, ReleaseSpec, write_release_files
 from scripts.image.run import run
+from scripts.lab.places import KEYS
 
 TOP: Final = Path(__file__).resolve().parents[2]
-PRODUCT: Final = "DEMO-VIRT_SENSOR"
+PRODUCT: Final = BOARD.product
 LINUX: Final = "linux-source-6.12"
 RECIPE: Final = "1"
 """Raised by hand when a pair's bytes change for a reason that its inputs do not show."""
@@ -81,7 +83,7 @@ class _Maker:
     def _log(self, name: str) -> Path:
         return self._cache.root / "logs" / f"{name}.log"
 
-    def debs(self, packages: Sequence[str], which: Which, architecture: str = "arm64") -> Path:
+    def debs(self, packages: Sequence[str], which: Which, architecture: str = BOARD.debian) -> Path:
         """Return the folder with one version of some packages."""
 
         def build(out: Path) -> None:
@@ -102,7 +104,7 @@ class _Maker:
             log, unpacked = self._log("pair-linux"), out / "source"
             run(["dpkg-deb", "-x", next(source.glob("*.deb")), unpacked], log=log)
             (unpacked / f"usr/src/{LINUX}.tar.xz").rename(unpacked / "linux.tar.xz")
-            kernels.build_linux(unpacked, self._builder.top / "buildroot_external/board/virt", out, log=log)
+            kernels.build_linux(unpacked, BOARD, self._builder.fragments("linux.fragment"), out, log=log)
             shutil.rmtree(unpacked)
 
         inputs = {"source": source.name, "like": self._linux.name, "recipe": RECIPE}
@@ -130,9 +132,9 @@ class _Maker:
             tree = rootfs.pack(root, out, log=log)
             shutil.rmtree(root)
             (out / "rootfs.img").unlink()
-            template = self._builder.top / "buildroot_external/board/virt/slot.its.in"
+            template = self._builder.board_file("slot.its.in")
             fit.build_fit(
-                template, linux / "Image", tree,
+                template, BOARD, linux / "Image", tree,
                 product=PRODUCT, version=recipe.version, keys=self._keys, out=out, log=log,
             )  # fmt: skip
 
@@ -140,13 +142,13 @@ class _Maker:
 
     @staticmethod
     def _write_text(root: Path, recipe: _Recipe) -> None:
-        Builder.write_release_files(root, ReleaseSpec(PRODUCT, recipe.version))
+        write_release_files(BOARD, root, ReleaseSpec(PRODUCT, recipe.version))
         if recipe.line:
             with (root / CONFIGURATION).open("a") as stream:
                 stream.write(recipe.line + "\n")
 
 
-def pairs(cache_dir: Path, say: Callable[[str], None], keys: Path = TOP / "build/keys") -> list[Pair]:
+def pairs(cache_dir: Path, say: Callable[[str], None], keys: Path = KEYS) -> list[Pair]:
     """Make the pairs, or find them in the cache. `say` hears what is being done. Raises BuildError or OSError.
 
     `keys`: the folder of the boot chain's signing key; it is made if it is not there.

@@ -24,10 +24,11 @@ from scripts.bench.pairs import Pair, pairs
 from scripts.bench.rows import OUR_PATCH, OURS, Row, rows_from_json, rows_to_json
 from scripts.bench.serve import FileServer
 from scripts.board_driver.errors import BoardAssertionError, MachineError
+from scripts.board_driver.places import built
 from scripts.board_driver.ports import free_port
 from scripts.image.cache import Cache, default_cache_dir, hash_files, key_of
 from scripts.image.run import BuildError
-from scripts.lab.places import TOP, Places
+from scripts.lab.places import KEYS, TOP, Places
 from scripts.lab.tools import LabError
 from scripts.lab.world import World
 from zentrid.errors import ZentriError
@@ -53,18 +54,21 @@ MEASURING_CODE: Final = tuple(
 OUR_CODE: Final = ("zentrid", "dms_server", "scripts/bundle_tool", "scripts/bench/labdms.py")
 
 
+FOLDER: Final = built("bench")
+
+
 @dataclass
 class Run:
     """One run of the benchmark."""
 
     say: Callable[[str], None]
-    folder: Path = TOP / "build/bench"
+    folder: Path = FOLDER
     failures: list[str] = field(default_factory=list)
 
     @cached_property
     def builder(self) -> BenchBuilder:
         """The image builder on this user's cache."""
-        return BenchBuilder(TOP, Cache(default_cache_dir()), TOP / "build/keys", self.say)
+        return BenchBuilder(TOP, Cache(default_cache_dir()), KEYS, self.say)
 
     @cached_property
     def keys(self) -> Keys:
@@ -135,7 +139,7 @@ class Run:
         found: dict[str, Row] = {}
         rom = self.builder.rom(production=False) / "rom.bin"
         image = make_disk(pair.old, rom, self.folder / "work/image", self.folder / "logs/disk.log")
-        world = World(Places(self.folder / "lab", keys=TOP / "build/keys", image=image), self.say)
+        world = World(Places(self.folder / "lab", keys=KEYS, image=image), self.say)
         port = free_port()
         site = Site(kernel, tools, world.identity(port), world.ssh_key(), self.folder / "logs")
         (files.files / content).mkdir(parents=True, exist_ok=True)

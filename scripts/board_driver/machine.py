@@ -1,7 +1,7 @@
-"""What the virtual board is made of, as QEMU arguments. The image build uses the same MACHINE_ARGS for the device tree.
+"""What the virtual boards are made of, as QEMU arguments, beside what distinguishes one from another (`boards.py`).
 
-Source: the platform chapter of the design. ACPI must be off, or the machine has no PL061; `romfile=` must be empty, or
-PCI devices look for option ROMs that need not be installed.
+Source: the platform chapter of the design. `romfile=` must be empty, or PCI devices look for option ROMs that need not be
+installed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-QEMU: Final = "qemu-system-aarch64"
-MACHINE_ARGS: Final[tuple[str, ...]] = ("-M", "virt,acpi=off", "-cpu", "cortex-a57", "-smp", "2", "-m", "512")
-"""Everything that shapes the device tree: dump it with these, start the board with these."""
+from scripts.board_driver.boards import BoardKind
+from scripts.board_driver.chosen import BOARD
 
 PL061_ADDRESS: Final = 0x0903_0000
 """The GPIO controller's registers (QEMU `virt`: VIRT_GPIO)."""
@@ -101,6 +100,7 @@ class QemuConfig:
     """On the host's loopback, leads to port 22 of the board."""
     http_port: int
     """On the host's loopback, leads to port 80 of the board."""
+    board: BoardKind = BOARD
     mac: str | None = None
     """The network card's address; None: QEMU's default."""
     paused: bool = False
@@ -152,7 +152,8 @@ def command_line(config: QemuConfig) -> list[str]:
         f",logfile={_escape(config.run.serial_log)},logappend=on"
     )
     return [
-        QEMU, "-nodefaults", "-no-user-config", *MACHINE_ARGS, "-accel", ACCELERATOR, "-display", "none", "-monitor", "none",
+        config.board.qemu, "-nodefaults", "-no-user-config", *config.board.machine, "-accel", ACCELERATOR, "-display", "none",
+        "-monitor", "none",
         *_start_args(config),
         *_disk_args(config),
         "-netdev", network, "-device", f"virtio-net-pci,netdev=net0,romfile={mac}",

@@ -10,16 +10,25 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from scripts.board_driver.boards import DEFAULT, BoardKind, folder_name
+from scripts.board_driver.chosen import BOARD
 from scripts.board_driver.errors import MachineError
 from scripts.board_driver.machine import RunFolder
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-DEFAULT_IMAGE: Final = CHECKOUT / "build" / "image"
-DEFAULT_STATE_ROOT: Final = CHECKOUT / "build" / "boards"
-DEFAULT_KEY: Final = CHECKOUT / "build" / "demo" / "ssh" / "id_ed25519"
 IMAGE_ENV: Final = "ZENTRI_IMAGE_DIR"
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+def built(name: str, board: BoardKind = BOARD) -> Path:
+    """Return the folder `name` of built things, of the chosen board: `build/image`, `build/image-virt32`."""
+    return CHECKOUT / "build" / folder_name(name, board)
+
+
+DEFAULT_IMAGE: Final = built("image")
+DEFAULT_STATE_ROOT: Final = built("boards")
+DEFAULT_KEY: Final = built("demo") / "ssh" / "id_ed25519"
 
 
 def check_name(name: str) -> str:
@@ -43,12 +52,15 @@ def _private_folder(path: Path) -> Path:
     return path
 
 
-def run_folder(name: str, checkout: Path = CHECKOUT) -> RunFolder:
-    """Return the run folder of board `name` of this checkout, made if needed. Its path is short, for the sockets."""
+def run_folder(name: str, checkout: Path = CHECKOUT, kind: BoardKind = BOARD) -> RunFolder:
+    """Return the run folder of board `name` of this checkout, made if needed. Its path is short, for the sockets.
+
+    Two kinds of board may have boards of the same name.
+    """
     top = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     if not top.is_dir():
         raise MachineError(f"{top} is no folder; set XDG_RUNTIME_DIR to one")
-    mark = hashlib.sha256(str(checkout).encode()).hexdigest()[:8]
+    mark = hashlib.sha256(f"{checkout}{'' if kind is DEFAULT else f':{kind.name}'}".encode()).hexdigest()[:8]
     users = _private_folder(top / f"zentri-{os.getuid()}")
     return RunFolder(_private_folder(users / f"{check_name(name)}-{mark}"))
 

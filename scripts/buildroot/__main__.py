@@ -1,4 +1,4 @@
-"""`python -m scripts.buildroot`: what Buildroot's hooks call (buildroot_external/board/virt/hook)."""
+"""`python -m scripts.buildroot`: what Buildroot's hooks call (buildroot_external/board/common/hook)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+from scripts.board_driver.chosen import BOARD
 from scripts.buildroot import output, pinned, target
 from scripts.buildroot.builder import BuildrootBuilder, finished
 from scripts.image import bootenv
+from scripts.image.boardfiles import file_of
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import ReleaseSpec
 from scripts.image.run import BuildError
@@ -20,14 +22,13 @@ from zentrid.core.version import parse_version
 from zentrid.errors import ZentriError
 
 TOP = Path(__file__).resolve().parents[2]
-BOARD = TOP / "buildroot_external/board/virt"
 SHOW_INFO_TIMEOUT_S = 300.0
 _KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "PATH", "TERM")
 
 
 def environment(file: Path, *, production: bool) -> None:
     """Write the ROM's default environment."""
-    file.write_text(bootenv.environment((BOARD / "boot.script").read_text(), production=production))
+    file.write_text(bootenv.environment(file_of(TOP, BOARD, "boot.script").read_text(), production=production))
 
 
 def post_build(folder: Path) -> None:
@@ -42,7 +43,7 @@ def post_image(images: Path, cross: str) -> Path:
     """Note what was built, then make the release and the disk as the other build does; return their folder."""
     options = output.settings(Path(os.environ["BR2_CONFIG"]).read_text())
     tree, production = Path(os.environ["BUILDROOT"]), options.get("BR2_ZENTRI_PRODUCTION") == "y"
-    packages = output.packages_of(show_info(tree, Path(os.environ["BASE_DIR"])), output.architecture_of(options))
+    packages = output.packages_of(show_info(tree, Path(os.environ["BASE_DIR"])), BOARD.debian)
     host = os.environ["HOST_DIR"]
     output.Note(pinned.version_of(tree), production, cross, host, packages).write(images)
     start = time.monotonic()

@@ -69,7 +69,7 @@ class BuildrootBuilder(Builder):
         }  # fmt: skip
         return self._step(
             "samples", inputs, "compiling the sample applications",
-            lambda out, log: samples.build_samples(self.top / "scripts/samples", out, log=log, cross=cross),
+            lambda out, log: samples.build_samples(self.board, self.top / "scripts/samples", out, log=log, cross=cross),
         )  # fmt: skip
 
     def tree(self, *, production: bool) -> Path:
@@ -90,7 +90,7 @@ class BuildrootBuilder(Builder):
             run(["chmod", "-R", "u+rwX", root], log=log)
             # Buildroot adds its packages' users to the overlay's; the device has those that are written down, and no others.
             rootfs.overlay(self.top / "rootfs_overlay", root)
-            finish_tree(root, apps / "apps", production=production)
+            finish_tree(self.board, root, apps / "apps", production=production)
 
         self._trees[production] = self._step("tree", inputs, "taking the root file system from Buildroot", build)
         return self._trees[production]

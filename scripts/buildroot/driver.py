@@ -11,27 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from scripts.board_driver.boards import BoardKind, folder_name
+from scripts.board_driver.chosen import BOARD
 from scripts.buildroot import pinned
 from scripts.image import bootenv
+from scripts.image.boardfiles import file_of, fragments_of
 from scripts.image.cache import hash_files
 from scripts.image.run import BuildError, run
 
 HOURS_S: Final = 6 * 3600.0
-BOARD: Final = "buildroot_external/board/virt"
-REBUILT: Final[Mapping[str, tuple[str, ...]]] = {
-    "uboot": (f"{BOARD}/u-boot.fragment",),
-    "linux": (f"{BOARD}/linux-tiny.config", f"{BOARD}/linux.fragment"),
-    "busybox": (f"{BOARD}/busybox.fragment",),
-    "zentrid": ("zentrid", "buildroot_external/package/zentrid"),
-}
-"""Packages that are made anew when one of these files has changed: Buildroot itself does not look."""
 INPUTS: Final = ("buildroot_external", "rootfs_overlay", "zentrid", "scripts/buildroot")
 _STAMP: Final = "zentri-inputs.json"
 
 
-def defconfig(*, production: bool) -> str:
-    """Return the name of the board's configuration."""
-    return f"zentri_virt{'_prod' if production else ''}_defconfig"
+def defconfig(board: BoardKind = BOARD, *, production: bool) -> str:
+    """Return the name of a board's configuration."""
+    return f"zentri_{board.name}{'_prod' if production else ''}_defconfig"
+
+
+def rebuilt(top: Path, board: BoardKind = BOARD) -> dict[str, list[Path]]:
+    """Return packages that are made anew when one of these files has changed: Buildroot itself does not look."""
+    return {
+        "uboot": fragments_of(top, board, "u-boot.fragment"),
+        "linux": [file_of(top, board, "linux-tiny.config"), *fragments_of(top, board, "linux.fragment")],
+        "busybox": [file_of(top, board, "busybox.fragment")],
+        "zentrid": [top / "zentrid", top / "buildroot_external/package/zentrid"],
+    }
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Driver:
             f"building with Buildroot {pinned.VERSION} (an hour or more the first time); its output is in {self._log}"
         )
         self.make(tree, out, defconfig(production=production))
-        stale = [name for name in REBUILT if before and before.get(name) != now[name]]
+        stale = [name for name in rebuilt(self.top) if before and before.get(name) != now[name]]
         if stale:
             self.make(tree, out, *(f"{name}-dirclean" for name in stale))
         self.make(tree, out)
@@ -75,9 +80,9 @@ class Driver:
         return out / "images"
 
     def inputs(self, *, production: bool) -> dict[str, str]:
-        """Return what goes into the build: a hash for each of `REBUILT`, and one for everything."""
-        found = {name: hash_files([self.top / path for path in paths], self.top) for name, paths in REBUILT.items()}
-        environment = bootenv.environment((self.top / BOARD / "boot.script").read_text(), production=production)
+        """Return what goes into the build: a hash for each of `rebuilt`, and one for everything."""
+        found = {name: hash_files(paths, self.top) for name, paths in rebuilt(self.top).items()}
+        environment = bootenv.environment(file_of(self.top, BOARD, "boot.script").read_text(), production=production)
         found["uboot"] += hashlib.sha256(environment.encode()).hexdigest()
         everything = hash_files([self.top / path for path in INPUTS], self.top)
         return {**found, "all": everything, "buildroot": pinned.VERSION}
@@ -120,4 +125,4 @@ def from_environment(top: Path, cache: Path, say: Callable[[str], None]) -> Driv
     missing = [name for name in ("git", "rsync", "cpio", "unzip", "file", "g++") if shutil.which(name) is None]
     if missing:
         raise BuildError(f"Buildroot needs {', '.join(missing)}; install them (scripts/buildroot/host-packages.txt)")
-    return Driver(top, cache / "buildroot", tree_from(os.environ), say)
+    return Driver(top, cache / folder_name("buildroot", BOARD), tree_from(os.environ), say)

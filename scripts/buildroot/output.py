@@ -13,7 +13,6 @@ from scripts.image.run import BuildError
 
 NOTE: Final = "zentri.json"
 PARTS: Final = ("Image", "u-boot-nodtb.bin", "rootfs.tar")
-_ARCHITECTURES: Final = {"BR2_aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,3 @@ def settings(config: str) -> dict[str, str]:
         if separator and name.startswith("BR2_"):
             found[name] = value[1:-1] if value.startswith('"') else value
     return found
-
-
-def architecture_of(options: Mapping[str, str]) -> str:
-    """Return Debian's name of the configured architecture. Raises BuildError for one that no board here has."""
-    for symbol, name in _ARCHITECTURES.items():
-        if options.get(symbol) == "y":
-            return name
-    raise BuildError("the configuration is for an architecture that no board here has")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from scripts.board_driver.chosen import BOARD
 from scripts.bundle_tool.elfcheck import check_tree
 
 PROGRAMS: Final = (
@@ -33,7 +34,7 @@ def problems(target: Path) -> list[str]:
     found = [f"/{name} is missing" for name in PROGRAMS if not _there(target, target / name)]
     modules = target / MODULES_FOLDER
     found += [f"the Python module {name} is missing" for name in MODULES if not (modules / name).is_dir()]
-    return found + check_tree(target)
+    return found + check_tree(target, BOARD.elf_machine)
 
 
 def _there(root: Path, path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from scripts.board_driver.chosen import BOARD
 from scripts.bundle_tool import keys, tufrepo
 from scripts.bundle_tool.build import (
     BuildError,
@@ -98,7 +99,7 @@ def build(
         typer.Option(help="app:NAME or file:PATH, what an earlier release brought and goes now; repeatable."),
     ] = None,
     compatible: Annotated[
-        list[str] | None, typer.Option(help="Board that it runs on (virt, if none is given); repeatable.")
+        list[str] | None, typer.Option(help=f"Board that it runs on ({BOARD.name}, if none is given); repeatable.")
     ] = None,
     min_version: MaybeVersion = None,
     boot_floor: MaybeVersion = None,
@@ -129,7 +130,7 @@ def build(
         product=product,
         version=parse_version(version),
         sources=sources,
-        compatible=tuple(compatible or ("virt",)),
+        compatible=tuple(compatible or (BOARD.name,)),
         min_version=_version(min_version),
         boot_floor=_version(boot_floor),
         allow_downgrade_to=_version(allow_downgrade_to),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from scripts.board_driver.boards import BOARDS, DEFAULT
 from scripts.bundle_tool.elfcheck import check_file, is_elf, read_elf
 from scripts.bundle_tool.files import whole_or_nothing
 from zentrid.bundle.encode import FULL_LEVEL, encode_full
@@ -51,7 +52,8 @@ class BuildOptions:
     product: str
     version: Version
     sources: Sequence[Source]
-    compatible: Sequence[str] = ("virt",)
+    compatible: Sequence[str] = (DEFAULT.name,)
+    """Names of the boards that it runs on."""
     min_version: Version | None = None
     boot_floor: Version | None = None
     allow_downgrade_to: Version | None = None
@@ -60,6 +62,19 @@ class BuildOptions:
     libraries: frozenset[str] | None = None
     """Library names that the image has; None: not known, then no dynamic program is taken."""
     level: int = FULL_LEVEL
+
+    @property
+    def machine(self) -> str:
+        """The processor that its programs are for, as ELF facts name it; the ordinary board's for boards that are not known here.
+
+        Raises BuildError when the boards have different processors: no program runs on both.
+        """
+        machines = {BOARDS[name].elf_machine for name in self.compatible if name in BOARDS}
+        if len(machines) > 1:
+            raise BuildError(
+                f"boards {', '.join(self.compatible)}: no program runs on all of them; build a bundle for each"
+            )
+        return machines.pop() if machines else DEFAULT.elf_machine
 
 
 def parse_source(kind: ItemType, text: str, entries: dict[str, str]) -> Source:
@@ -136,9 +151,7 @@ def _encode(
     if not source.file.is_file():
         raise BuildError(f"{source.file}: no such file; it was given as {source.type} {source.name}")
     with source.file.open("rb") as payload:
-        kind, elf = (
-            (None, None) if source.type in ("kernel", "rootfs") else _inspect(payload, source, options.libraries)
-        )
+        kind, elf = (None, None) if source.type in ("kernel", "rootfs") else _inspect(payload, source, options)
         payload.seek(0)
         out = stack.enter_context(cast("BinaryIO", tempfile.TemporaryFile(dir=folder)))  # noqa: SIM115
         encoded = encode_full(payload, out, level=options.level, progress=tell)
@@ -160,23 +173,23 @@ def _encode(
     return item, out
 
 
-def _inspect(payload: BinaryIO, source: Source, libraries: frozenset[str] | None) -> tuple[str, ElfFacts | None]:
+def _inspect(payload: BinaryIO, source: Source, options: BuildOptions) -> tuple[str, ElfFacts | None]:
     """Return the kind of an app or file, and its ELF facts if it is ELF, or if its program inside a tar is."""
     if is_elf(payload):
-        return "elf", _check_elf(payload, source.name, libraries, set())
+        return "elf", _check_elf(payload, source.name, options, set())
     start = payload.read(_TAR_MAGIC_OFFSET + len(_TAR_MAGIC))
     payload.seek(0)
     if start[_TAR_MAGIC_OFFSET:] == _TAR_MAGIC:
-        return "tar", _inspect_tar(payload, source, libraries)
+        return "tar", _inspect_tar(payload, source, options)
     return ("script" if start.startswith(b"#!") else "data"), None
 
 
-def _check_elf(stream: BinaryIO, name: str, libraries: frozenset[str] | None, own: set[str]) -> ElfFacts:
-    if libraries is not None:
-        return check_file(stream, name, libraries | own)
+def _check_elf(stream: BinaryIO, name: str, options: BuildOptions, own: set[str]) -> ElfFacts:
+    if options.libraries is not None:
+        return check_file(stream, name, options.libraries | own, options.machine)
     # Not knowing the image, only of what needs nothing from it can be said that it starts there.
     needed = [library for library in read_elf(stream, name).facts.needed if library not in own]
-    facts = check_file(stream, name, {*needed, *own})
+    facts = check_file(stream, name, {*needed, *own}, options.machine)
     if needed:
         raise BuildError(
             f"{name}: needs {', '.join(needed[:8])}; say what the image has with --rootfs-dir or --libs, so that it can "
@@ -185,7 +198,7 @@ def _check_elf(stream: BinaryIO, name: str, libraries: frozenset[str] | None, ow
     return facts
 
 
-def _inspect_tar(payload: BinaryIO, source: Source, libraries: frozenset[str] | None) -> ElfFacts | None:
+def _inspect_tar(payload: BinaryIO, source: Source, options: BuildOptions) -> ElfFacts | None:
     """Check every ELF file in a tar; libraries in the tar itself count as present. Return the entry program's facts."""
     entry_facts: ElfFacts | None = None
     try:
@@ -206,7 +219,7 @@ def _inspect_tar(payload: BinaryIO, source: Source, libraries: frozenset[str] | 
                     if not is_elf(stream):
                         continue
                     name = member.name.removeprefix("./")
-                    facts = _check_elf(stream, f"{source.name}: {name}", libraries, own)
+                    facts = _check_elf(stream, f"{source.name}: {name}", options, own)
                     entry_facts = facts if name == source.entry else entry_facts
     except tarfile.TarError as error:
         raise BuildError(f"{source.file}: is a damaged tar ({error}); pack it again") from error

@@ -1,7 +1,7 @@
 """What ELF files need, and whether an image has it: so that a bundle cannot bring a program that does not start.
 
-Source of the rules: the System V ABI with its AArch64 supplement, and ld.so(8): a library is looked for in the file's own
-RUNPATH, in the folders of `ld.so.conf`, in the default folders.
+Source of the rules: the System V ABI with its supplements for AArch64 and ARM, and ld.so(8): a library is looked for in the
+file's own RUNPATH, in the folders of `ld.so.conf`, in the default folders.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import InterpSegment, NoteSegment
 
+from scripts.board_driver.boards import BOARDS, DEFAULT
 from zentrid.bundle.manifest import MAX_NEEDED, ElfFacts, RelroLevel
 from zentrid.errors import ZentriError
 
 ELF_MAGIC: Final = b"\x7fELF"
-WANTED_MACHINE: Final = "AARCH64"
+_TRIPLETS: Final = tuple(board.triplet for board in BOARDS.values())
 DEFAULT_FOLDERS: Final = (
     "lib",
     "usr/lib",
     "lib64",
     "usr/lib64",
-    "lib/aarch64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu",
+    *(f"lib/{triplet}" for triplet in _TRIPLETS),
+    *(f"usr/lib/{triplet}" for triplet in _TRIPLETS),
     "usr/local/lib",
-    "usr/local/lib/aarch64-linux-gnu",
+    *(f"usr/local/lib/{triplet}" for triplet in _TRIPLETS),
 )
+"""Of every board: an image has those of its own."""
 MAX_LINKS: Final = 40
 _MAX_CONF_FILES = 64
 
@@ -131,13 +133,15 @@ def _build_id(elf: ELFFile) -> str | None:
     return None
 
 
-def check_file(stream: BinaryIO, name: str, libraries: Iterable[str]) -> ElfFacts:
+def check_file(stream: BinaryIO, name: str, libraries: Iterable[str], machine: str = DEFAULT.elf_machine) -> ElfFacts:
     """Return the facts about a program or library for the board. `libraries`: file names that the image has.
+
+    `machine`: the board's processor, as `BoardKind.elf_machine` names it.
 
     Raises ElfError for another architecture and for libraries that are missing, naming them.
     """
     elf = read_elf(stream, name)
-    _require_machine(elf, name)
+    _require_machine(elf, name, machine)
     have = set(libraries)
     missing = [library for library in elf.facts.needed if library not in have]
     if missing:
@@ -149,9 +153,9 @@ def check_file(stream: BinaryIO, name: str, libraries: Iterable[str]) -> ElfFact
     return elf.facts
 
 
-def _require_machine(elf: ElfFile, name: str) -> None:
-    if elf.facts.machine != WANTED_MACHINE:
-        raise ElfError(name, f"is built for {elf.facts.machine}, the board is {WANTED_MACHINE}; build it for AArch64")
+def _require_machine(elf: ElfFile, name: str, machine: str) -> None:
+    if elf.facts.machine != machine:
+        raise ElfError(name, f"is built for {elf.facts.machine}, the board is {machine}; build it for {machine}")
 
 
 def _listed(names: list[str]) -> str:
@@ -213,11 +217,12 @@ def libraries_of(root: Path) -> set[str]:
     return found
 
 
-def check_tree(root: Path) -> list[str]:
+def check_tree(root: Path, machine: str = DEFAULT.elf_machine) -> list[str]:
     """Check every ELF file below the image folder `root`; return one sentence for each problem, sorted by file.
 
-    Checked: that it can be read, its architecture, that its dynamic loader and all its libraries are in the image. Not
-    followed: links (what they lead to is checked where it is). Relocatable files (kernel modules) need no libraries.
+    `machine`: the board's processor. Checked: that it can be read, its architecture, that its dynamic loader and all its
+    libraries are in the image. Not followed: links (what they lead to is checked where it is). Relocatable files (kernel
+    modules) need no libraries.
     """
     elves: dict[str, ElfFile] = {}
     problems: list[str] = []
@@ -228,7 +233,7 @@ def check_tree(root: Path) -> list[str]:
                 continue
             try:
                 elf = read_elf(stream, name)
-                _require_machine(elf, name)
+                _require_machine(elf, name, machine)
             except ElfError as error:
                 problems.append(str(error))
                 continue

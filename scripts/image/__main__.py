@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from scripts.board_driver.chosen import BOARD
+from scripts.board_driver.places import CHECKOUT, built
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import ReleaseSpec
 from scripts.image.run import BuildError
@@ -17,8 +19,7 @@ from zentrid.bundle.manifest import PRODUCT_PATTERN
 from zentrid.core.version import parse_version
 from zentrid.errors import ZentriError
 
-TOP = Path(__file__).resolve().parents[2]
-DEFAULT_PRODUCT = "DEMO-VIRT_SENSOR"
+DEFAULT_PRODUCT = BOARD.product
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,15 +36,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--extra", action="append", default=[], metavar="PATH=FILE", help="one more file for the image"
         )
-        command.add_argument(
-            "--keys", type=Path, default=TOP / "build/keys", help="folder of the boot chain's signing key"
-        )
+        command.add_argument("--keys", type=Path, default=built("keys"), help="folder of the boot chain's signing key")
         command.add_argument(
             "--cache", type=Path, default=default_cache_dir(), help="build cache (default: %(default)s)"
         )
         command.add_argument("--json", action="store_true", help="print one JSON object at the end")
         if name == "image":
-            command.add_argument("--out", type=Path, default=TOP / "build/image", help="default: %(default)s")
+            command.add_argument("--out", type=Path, default=built("image"), help="default: %(default)s")
     return parser
 
 
@@ -85,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         spec = _spec(options)
-        chosen = builder(TOP, Cache(options.cache), options.keys, say)
+        chosen = builder(CHECKOUT, Cache(options.cache), options.keys, say)
         result = chosen.image(spec, options.out) if options.command == "image" else chosen.release(spec)
     except (BuildError, ZentriError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

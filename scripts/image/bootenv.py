@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from scripts.board_driver.chosen import BOARD
 from scripts.board_driver.machine import WATCHDOG_PCI_SLOT
 from zentrid.core import names
+from zentrid.core.bootstate import seq_end
 
 STATE_ADDRESS = 0x48000000
 READ_BACK_ADDRESS = 0x48010000
@@ -73,8 +75,8 @@ def _data_offset(line: int) -> int:
     return 1 << (line + 2)
 
 
-def constants() -> dict[str, str]:
-    """Return the script's constants, made from the names that the rest of the system uses."""
+def constants(bits: int = BOARD.bits) -> dict[str, str]:
+    """Return the script's constants, made from the names that the rest of the system uses. `bits`: of the board's word."""
     kernel_sectors = names.partition("kernel_a").size_bytes // 512
     places = _first_sectors()
     return {
@@ -100,17 +102,24 @@ def constants() -> dict[str, str]:
         "gpio_led": f"0x{GPIO_ADDRESS + _data_offset(names.GPIO_LED):x}",
         "led_on": f"0x{1 << names.GPIO_LED:x}",
         "magicword": MAGIC_WORD,
+        # U-Boot's shell calculates and compares in signed words.
+        "seq_end": f"{seq_end(bits):x}",
+        "seq_most": f"{seq_end(bits) - 1:x}",
+        "seq_high": f"{seq_end(bits) - (1 << bits // 2):x}",
+        "floor_most": f"{min(0xFFFFFFFF, (1 << (bits - 1)) - 1):x}",
         "bs_vars": " ".join(names.BOOTSTATE_VARS),
     }
 
 
-def environment(source: str, *, production: bool) -> str:
-    """Return the environment file for a script source.
+def environment(source: str, *, production: bool, bits: int = BOARD.bits) -> str:
+    """Return the environment file for a script source. `bits`: of the board's word.
 
     In a production ROM standard input is the null device: no key stops the script and no prompt can be typed at.
     """
     # bootdelay must stand in the environment: the built-in variable overrides CONFIG_BOOTDELAY.
     settings = {"bootcmd": "run main", "bootdelay": "-2", "stdout": "serial", "stderr": "serial"}
     settings["stdin"] = "nulldev" if production else "serial"
-    values = settings | constants() | parse_functions(source)
+    if bits == 32:
+        source = source.replace("itest.q ", "itest.l ")  # a word of that processor; U-Boot has no wider one there
+    values = settings | constants(bits) | parse_functions(source)
     return "".join(f"{name}={value}\n" for name, value in values.items())

@@ -1,14 +1,14 @@
-"""Compiles the kernel and U-Boot from Debian's sources with the board's fragments."""
+"""Compiles the kernel and U-Boot from sources as Debian packs them, with the board's fragments."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.board_driver.boards import BoardKind
 from scripts.image.run import BuildError, run
-
-CROSS = "aarch64-linux-gnu-"
 
 
 def lost_options(fragment: str, config: str) -> list[str]:
@@ -31,13 +31,14 @@ def lost_options(fragment: str, config: str) -> list[str]:
     return lost
 
 
-def _configure(source: Path, defconfig: str, fragment: Path, make: list[str], log: Path) -> None:
+def _configure(source: Path, defconfig: str, fragments: Sequence[Path], make: list[str], log: Path) -> None:
     run([*make, defconfig], cwd=source, log=log)
-    run(["./scripts/kconfig/merge_config.sh", "-m", ".config", fragment], cwd=source, log=log)
+    run(["./scripts/kconfig/merge_config.sh", "-m", ".config", *fragments], cwd=source, log=log)
     run([*make, "olddefconfig"], cwd=source, log=log)
-    lost = lost_options(fragment.read_text(), (source / ".config").read_text())
-    if lost:
-        raise BuildError(f"{fragment.name}: these options do not survive into the configuration: {', '.join(lost)}")
+    for fragment in fragments:
+        lost = lost_options(fragment.read_text(), (source / ".config").read_text())
+        if lost:
+            raise BuildError(f"{fragment}: these options do not survive into the configuration: {', '.join(lost)}")
 
 
 def _unpack(tar: Path, work: Path, log: Path) -> Path:
@@ -50,29 +51,31 @@ def _jobs() -> str:
     return f"-j{os.cpu_count() or 2}"
 
 
-def build_linux(sources: Path, board: Path, out: Path, *, log: Path) -> None:
+def build_linux(sources: Path, board: BoardKind, fragments: Sequence[Path], out: Path, *, log: Path) -> None:
     """Build `Image` (uncompressed), `System.map` and `config` into `out`."""
     work = _unpack(sources / "linux.tar.xz", out / "work", log)
     make = [
-        "make", "ARCH=arm64", f"CROSS_COMPILE={CROSS}", "KBUILD_BUILD_TIMESTAMP=@1767225600", "KBUILD_BUILD_USER=zentri",
-        "KBUILD_BUILD_HOST=build", "KBUILD_BUILD_VERSION=1",
+        "make", f"ARCH={board.linux_arch}", f"CROSS_COMPILE={board.cross}", "KBUILD_BUILD_TIMESTAMP=@1767225600",
+        "KBUILD_BUILD_USER=zentri", "KBUILD_BUILD_HOST=build", "KBUILD_BUILD_VERSION=1",
     ]  # fmt: skip
-    _configure(work, "tinyconfig", board / "linux.fragment", make, log)
+    _configure(work, "tinyconfig", fragments, make, log)
     run([*make, _jobs(), "Image"], cwd=work, log=log)
-    run(["cp", "arch/arm64/boot/Image", "System.map", out], cwd=work, log=log)
+    run(["cp", f"arch/{board.linux_arch}/boot/Image", "System.map", out], cwd=work, log=log)
     shutil.copy(work / ".config", out / "config")
     release = (work / "include/config/kernel.release").read_text().strip()
     (out / "version.txt").write_text(release + "\n")
     shutil.rmtree(work)
 
 
-def build_uboot(sources: Path, board: Path, environment: str, out: Path, *, log: Path) -> None:
+def build_uboot(
+    sources: Path, board: BoardKind, fragments: Sequence[Path], environment: str, out: Path, *, log: Path
+) -> None:
     """Build `u-boot-nodtb.bin` and `config` into `out`, with `environment` as its built-in environment."""
     tar = next(sources.glob("u-boot.tar.*"))
     work = _unpack(tar, out / "work", log)
     (work / "zentri.env").write_text(environment)
-    make = ["make", f"CROSS_COMPILE={CROSS}"]
-    _configure(work, "qemu_arm64_defconfig", board / "u-boot.fragment", make, log)
+    make = ["make", f"CROSS_COMPILE={board.cross}"]
+    _configure(work, board.uboot_defconfig, fragments, make, log)
     run([*make, _jobs(), "u-boot-nodtb.bin"], cwd=work, log=log)
     shutil.copy(work / "u-boot-nodtb.bin", out)
     shutil.copy(work / ".config", out / "config")

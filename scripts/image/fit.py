@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from scripts.board_driver.machine import MACHINE_ARGS
+from scripts.board_driver.boards import BoardKind
 from scripts.image.run import BuildError, run
 from zentrid.bundle.tree import BLOCK_BYTES, HashTree
 from zentrid.core import names
@@ -23,7 +23,7 @@ EMPTY_FIT = """/dts-v1/;
 / {
     description = "none"; #address-cells = <1>;
     images { kernel {
-        data = /incbin/("empty"); type = "kernel"; arch = "arm64"; os = "linux"; compression = "none"; load = <0>; entry = <0>;
+        data = /incbin/("empty"); type = "kernel"; arch = "@ARCH@"; os = "linux"; compression = "none"; load = <0>; entry = <0>;
         hash-1 { algo = "sha256"; };
     }; };
     configurations { default = "conf"; conf {
@@ -77,9 +77,18 @@ def kernel_arguments(slot: names.SlotName, tree: HashTree) -> str:
     )
 
 
-def fit_source(template: str, kernel: Path, tree: HashTree, product: str, version: str) -> str:
+def board_template(template: str, board: BoardKind) -> str:
+    """Fill in what the source of a FIT says about the board."""
+    return template.replace("@ARCH@", board.fit_arch).replace("@LOAD@", f"0x{board.load_address:08x}")
+
+
+def fit_source(template: str, board: BoardKind, kernel: Path, tree: HashTree, product: str, version: str) -> str:
     """Fill in the FIT's source for one release."""
     number = encode_version(parse_version(version))
+    if number >> (board.bits - 1):
+        raise BuildError(
+            f"version {version}: the boot loader of board {board.name} counts to 127.255.65535; choose a lower one"
+        )
     nodes = []
     for slot in (*names.SLOTS, names.SAFE_SLOT):
         arguments = kernel_arguments(slot, tree).replace('"', '\\"')
@@ -94,17 +103,26 @@ def fit_source(template: str, kernel: Path, tree: HashTree, product: str, versio
             f'\t\t\t\tsign-images = "kernel";\n'
             f"\t\t\t}};\n\t\t}};"
         )
-    filled = template.replace("@DESCRIPTION@", f"{product}-{version}").replace("@KERNEL@", str(kernel))
-    return filled.replace("@CONFIGURATIONS@", "\n".join(nodes))
+    filled = board_template(template, board).replace("@DESCRIPTION@", f"{product}-{version}")
+    return filled.replace("@KERNEL@", str(kernel)).replace("@CONFIGURATIONS@", "\n".join(nodes))
 
 
 def build_fit(
-    template: Path, kernel: Path, tree: HashTree, *, product: str, version: str, keys: Path, out: Path, log: Path
+    template: Path,
+    board: BoardKind,
+    kernel: Path,
+    tree: HashTree,
+    *,
+    product: str,
+    version: str,
+    keys: Path,
+    out: Path,
+    log: Path,
 ) -> None:
     """Make `out/kernel.itb`, signed, padded to whole 4 KiB blocks."""
     shutil.copy(kernel, out / "Image")
     source = out / "slot.its"
-    source.write_text(fit_source(template.read_text(), Path("Image"), tree, product, version))
+    source.write_text(fit_source(template.read_text(), board, Path("Image"), tree, product, version))
     fit = out / "kernel.itb"
     run(["mkimage", "-D", f"-I dts -O dtb -p 4096 -i {out}", "-f", source, "-k", keys, "-r", fit], cwd=out, log=log)
     (out / "Image").unlink()
@@ -116,15 +134,13 @@ def build_fit(
         stream.write(bytes(-size % BLOCK_BYTES))
 
 
-def board_tree(additions: Path, out: Path, *, log: Path) -> Path:
+def board_tree(board: BoardKind, additions: Path, out: Path, *, log: Path) -> Path:
     """Dump QEMU's device tree for exactly the machine that will run, add the board's nodes, drop fixed random seeds."""
     dump, source, result = out / "dump.dtb", out / "board.dts", out / "board.dtb"
-    arguments = list(MACHINE_ARGS)
+    arguments = list(board.machine)
     machine = arguments.index("-M") + 1
     arguments[machine] += f",dumpdtb={dump}"
-    run(
-        ["qemu-system-aarch64", "-nodefaults", "-no-user-config", *arguments, "-display", "none"], log=log, timeout_s=60
-    )
+    run([board.qemu, "-nodefaults", "-no-user-config", *arguments, "-display", "none"], log=log, timeout_s=60)
     run(["dtc", "-q", "-I", "dtb", "-O", "dts", "-o", source, dump], log=log)
     text = re.sub(r"^\s*(kaslr-seed|rng-seed) = [^;]*;\n", "", source.read_text(), flags=re.MULTILINE)
     source.write_text(text + additions.read_text())
@@ -132,13 +148,13 @@ def board_tree(additions: Path, out: Path, *, log: Path) -> Path:
     return result
 
 
-def build_rom(uboot: Path, additions: Path, keys: Path, out: Path, *, log: Path) -> None:
+def build_rom(board: BoardKind, uboot: Path, additions: Path, keys: Path, out: Path, *, log: Path) -> None:
     """Make `out/rom.bin`: U-Boot with the board's tree behind it, the public key in the tree marked as required."""
-    tree = board_tree(additions, out, log=log)
+    tree = board_tree(board, additions, out, log=log)
     # mkimage puts the public key into the tree while it signs something with it; that something is thrown away.
     (out / "empty").write_bytes(b"\0")
     source = out / "empty.its"
-    source.write_text(EMPTY_FIT.replace("@ALGORITHM@", ALGORITHM).replace("@KEY@", KEY_NAME))
+    source.write_text(board_template(EMPTY_FIT, board).replace("@ALGORITHM@", ALGORITHM).replace("@KEY@", KEY_NAME))
     include = f"-I dts -O dtb -p 4096 -i {out}"
     run(["mkimage", "-D", include, "-f", source, "-k", keys, "-K", tree, "-r", out / "empty.itb"], cwd=out, log=log)
     if b"required" not in tree.read_bytes():

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from scripts.board_driver.machine import MACHINE_ARGS
+from scripts.board_driver.boards import DEFAULT, BoardKind
+from scripts.board_driver.chosen import BOARD
 from scripts.bundle_tool.elfcheck import check_tree
-from scripts.image import bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols, webapp
+from scripts.image import boardfiles, bootenv, compile, disk, fit, rootfs, samples, sbom, sources, symbols, webapp
 from scripts.image.cache import Cache, hash_files
 from scripts.image.run import BuildError
 from scripts.image.sbom import DEBIAN, PackageOrigin
@@ -51,17 +52,27 @@ class Builder:
     keys: Path
     say: Callable[[str], None]
     """Called at the start of each step that really runs, with a sentence."""
+    board: BoardKind = BOARD
     _trees: dict[bool, Path] = field(default_factory=dict)
     """Every release of one builder is made from the same files, even if somebody edits them meanwhile."""
 
     origin: ClassVar[PackageOrigin] = DEBIAN
     """Where the packages of the image come from, for the bill of materials."""
 
-    @property
-    def _board(self) -> Path:
-        return self.top / "buildroot_external/board/virt"
+    def board_file(self, name: str) -> Path:
+        """Return a file of the board: its own, else the one that all boards share."""
+        return boardfiles.file_of(self.top, self.board, name)
 
-    def _hash(self, *paths: str) -> str:
+    def fragments(self, name: str) -> list[Path]:
+        """Return the fragments of a configuration, the shared one first."""
+        return boardfiles.fragments_of(self.top, self.board, name)
+
+    @property
+    def _of_board(self) -> dict[str, str]:
+        """What tells apart the results of a step whose other inputs are the same for every board."""
+        return {} if self.board is DEFAULT else {"board": self.board.name}
+
+    def _hash(self, *paths: str | Path) -> str:
         return hash_files([self.top / path for path in paths], self.top)
 
     def _step(self, name: str, inputs: Mapping[str, str], sentence: str, build: Callable[[Path, Path], None]) -> Path:
@@ -87,25 +98,25 @@ class Builder:
 
     def linux(self) -> Path:
         """Return the folder with the kernel."""
-        source = self.sources()
-        inputs = {"source": source.name, "config": self._hash("buildroot_external/board/virt/linux.fragment")}
+        source, fragments = self.sources(), self.fragments("linux.fragment")
+        inputs = {"source": source.name, "config": self._hash(*fragments)}
         return self._step(
             "linux", inputs, "compiling Linux (some minutes)",
-            lambda out, log: compile.build_linux(source, self._board, out, log=log),
+            lambda out, log: compile.build_linux(source, self.board, fragments, out, log=log),
         )  # fmt: skip
 
     def uboot(self, *, production: bool) -> Path:
         """Return the folder with U-Boot, the boot script inside."""
-        source = self.sources()
-        environment = bootenv.environment((self._board / "boot.script").read_text(), production=production)
+        source, fragments = self.sources(), self.fragments("u-boot.fragment")
+        environment = bootenv.environment(self.board_file("boot.script").read_text(), production=production)
         inputs = {
             "source": source.name,
-            "config": self._hash("buildroot_external/board/virt/u-boot.fragment"),
+            "config": self._hash(*fragments),
             "environment": environment,
         }
         return self._step(
             "u-boot", inputs, "compiling U-Boot",
-            lambda out, log: compile.build_uboot(source, self._board, environment, out, log=log),
+            lambda out, log: compile.build_uboot(source, self.board, fragments, environment, out, log=log),
         )  # fmt: skip
 
     def base(self) -> Path:
@@ -114,18 +125,23 @@ class Builder:
             "suite": sources.SUITE,
             "packages": self._hash("scripts/image/packages.txt"),
             "code": self._hash("scripts/image/rootfs.py"),
+            **self._of_board,
         }
         return self._step(
             "base", inputs, "fetching Debian packages for the board and compiling their Python (about a minute)",
-            lambda out, log: rootfs.build_base(self.top / "scripts/image/packages.txt", out, log=log),
+            lambda out, log: rootfs.build_base(self.board, self.top / "scripts/image/packages.txt", out, log=log),
         )  # fmt: skip
 
     def samples(self) -> Path:
         """Return the folder with the sample applications and their symbol files."""
-        inputs = {"sources": self._hash("scripts/samples"), "code": self._hash("scripts/image/samples.py")}
+        inputs = {
+            "sources": self._hash("scripts/samples"),
+            "code": self._hash("scripts/image/samples.py"),
+            **self._of_board,
+        }
         return self._step(
             "samples", inputs, "compiling the sample applications",
-            lambda out, log: samples.build_samples(self.top / "scripts/samples", out, log=log),
+            lambda out, log: samples.build_samples(self.board, self.top / "scripts/samples", out, log=log),
         )  # fmt: skip
 
     def tree(self, *, production: bool) -> Path:
@@ -143,15 +159,15 @@ class Builder:
             root = out / "root"
             shutil.copytree(base / "root", root, symlinks=True)
             rootfs.overlay(self.top / "rootfs_overlay", root)
-            rootfs.install_zentrid(self.top / "zentrid", root, log=log)
-            finish_tree(root, apps / "apps", production=production)
+            rootfs.install_zentrid(self.board, self.top / "zentrid", root, log=log)
+            finish_tree(self.board, root, apps / "apps", production=production)
 
         self._trees[production] = self._step("tree", inputs, "assembling the root file system", build)
         return self._trees[production]
 
     def components(self) -> list[dict[str, str]]:
         """Return name, version, architecture and source of everything in the image and the ROM."""
-        return sbom.components(self.base() / "packages.json", self.linux(), self.sources())
+        return sbom.components(self.board.debian, self.base() / "packages.json", self.linux(), self.sources())
 
     def symbols(self, *, production: bool) -> Path:
         """Return the folder with the symbol files of every program and library of the root file system."""
@@ -159,7 +175,7 @@ class Builder:
         inputs = {"tree": tree.name, "code": self._hash("scripts/image/symbols.py")}
 
         def build(out: Path, _log: Path) -> None:
-            symbols.collect(tree / "root", own, out)
+            symbols.collect(tree / "root", own, out, bits=self.board.bits)
 
         return self._step("symbols", inputs, "collecting symbol files", build)
 
@@ -169,11 +185,11 @@ class Builder:
         with ThreadPoolExecutor(2) as pool:  # the kernel uses all cores; fetching packages and compiling Python fit in
             kernel, tree = pool.submit(self.linux), pool.submit(self.tree, production=spec.production)
             linux, files = kernel.result(), tree.result()
-        names_of = self.symbols(production=spec.production)
+        names_of, template = self.symbols(production=spec.production), self.board_file("slot.its.in")
         inputs = {
             "linux": linux.name, "tree": files.name, "symbols": names_of.name, "product": spec.product, "version": spec.version,
             "extra": json.dumps(dict(spec.extra), sort_keys=True), "production": str(spec.production),
-            "template": self._hash("buildroot_external/board/virt/slot.its.in"),
+            "template": self._hash(template),
             "code": self._hash("scripts/image/fit.py"),
             "key": hash_files([self.keys / f"{fit.KEY_NAME}.crt"], self.keys),
         }  # fmt: skip
@@ -181,13 +197,13 @@ class Builder:
         def build(out: Path, log: Path) -> None:
             root = out / "root"
             shutil.copytree(files / "root", root, symlinks=True)
-            self.write_release_files(root, spec)
+            write_release_files(self.board, root, spec)
             tree = rootfs.pack(root, out, log=log)
             shutil.rmtree(root)
             self._check_size(out / "rootfs.img", "rootfs_a")
-            template = self._board / "slot.its.in"
             fit.build_fit(
                 template,
+                self.board,
                 linux / "Image",
                 tree,
                 product=spec.product,
@@ -203,21 +219,6 @@ class Builder:
         return self._step("release", inputs, f"packing and signing release {spec.product}-{spec.version}", build)
 
     @staticmethod
-    def write_release_files(root: Path, spec: ReleaseSpec) -> None:
-        """Write what names the release into its tree: `release.json`, and the spec's own files."""
-        about = {
-            "product": spec.product, "version": spec.version, "built": BUILT, "board": "virt",
-            "zentri_version": ZENTRI_VERSION, "development": not spec.production,
-        }  # fmt: skip
-        folder = root / "etc/zentri"
-        (folder / "release.json").write_text(json.dumps(about, indent=1) + "\n")
-        for name, text in spec.extra.items():
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755 if name.startswith("etc/zentri/hooks/") else 0o644)
-
-    @staticmethod
     def _check_size(image: Path, partition: str) -> None:
         size, limit = image.stat().st_size, names.partition(partition).size_bytes
         if size > limit:
@@ -226,17 +227,16 @@ class Builder:
     def rom(self, *, production: bool) -> Path:
         """Return the folder with `rom.bin`."""
         fit.ensure_key(self.keys)
-        uboot = self.uboot(production=production)
+        uboot, additions = self.uboot(production=production), self.board_file("reserved-memory.dtsi")
         inputs = {
-            "uboot": uboot.name, "machine": " ".join(MACHINE_ARGS), "qemu": _qemu_version(),
-            "tree": self._hash("buildroot_external/board/virt/reserved-memory.dtsi"),
+            "uboot": uboot.name, "machine": " ".join(self.board.machine), "qemu": _qemu_version(self.board.qemu),
+            "tree": self._hash(additions),
             "code": self._hash("scripts/image/fit.py"),
             "key": hash_files([self.keys / f"{fit.KEY_NAME}.crt"], self.keys),
         }  # fmt: skip
-        additions = self._board / "reserved-memory.dtsi"
         return self._step(
             "rom", inputs, "putting the ROM together",
-            lambda out, log: fit.build_rom(uboot, additions, self.keys, out, log=log),
+            lambda out, log: fit.build_rom(self.board, uboot, additions, self.keys, out, log=log),
         )  # fmt: skip
 
     def disk(self, spec: ReleaseSpec) -> Path:
@@ -266,7 +266,22 @@ class Builder:
         return out
 
 
-def finish_tree(root: Path, apps: Path, *, production: bool) -> None:
+def write_release_files(board: BoardKind, root: Path, spec: ReleaseSpec) -> None:
+    """Write what names the release into its tree: `release.json`, and the spec's own files."""
+    about = {
+        "product": spec.product, "version": spec.version, "built": BUILT, "board": board.name,
+        "zentri_version": ZENTRI_VERSION, "development": not spec.production,
+    }  # fmt: skip
+    folder = root / "etc/zentri"
+    (folder / "release.json").write_text(json.dumps(about, indent=1) + "\n")
+    for name, text in spec.extra.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755 if name.startswith("etc/zentri/hooks/") else 0o644)
+
+
+def finish_tree(board: BoardKind, root: Path, apps: Path, *, production: bool) -> None:
     """Do what is left when packages, overlay and zentrid are in a tree, whoever put them there.
 
     Raises BuildError when a program of it cannot run for want of a library.
@@ -279,7 +294,7 @@ def finish_tree(root: Path, apps: Path, *, production: bool) -> None:
     else:
         (root / "etc/zentri/development").write_text("A development build: root has a shell over SSH.\n")
     rootfs.normalize_modes(root)
-    problems = check_tree(root)
+    problems = check_tree(root, board.elf_machine)
     if problems:
         raise BuildError("the root file system has programs that cannot run:\n" + "\n".join(problems[:20]))
 
@@ -290,9 +305,9 @@ def root_of(release: Path) -> HashTree:
         return HashTree.from_reader(stream)
 
 
-def _qemu_version() -> str:
+def _qemu_version(program: str) -> str:
     try:
-        done = subprocess.run(["qemu-system-aarch64", "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        raise BuildError("qemu-system-aarch64 is not installed; run `make host-packages`") from error
+        raise BuildError(f"{program} is not installed; run `make host-packages`") from error
     return done.stdout.splitlines()[0]

@@ -8,6 +8,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from scripts.board_driver.boards import BoardKind
 from scripts.image.run import BuildError, run
 from scripts.image.sources import fetch_packages
 from zentrid.bundle.tree import HashTree
@@ -21,24 +22,29 @@ PRUNE = (
     "boot", "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/share/zoneinfo",
     "usr/share/doc-base", "usr/share/perl5", "usr/share/bash-completion", "usr/share/initramfs-tools", "usr/share/pixmaps",
     "usr/share/applications", "usr/share/gdb", "usr/share/bug", "usr/lib/systemd", "usr/lib/udev", "usr/lib/valgrind",
-    "usr/lib/tmpfiles.d", "usr/lib/binfmt.d", "usr/lib/aarch64-linux-gnu/perl-base", "usr/lib/aarch64-linux-gnu/gconv",
-    "usr/lib/aarch64-linux-gnu/e2initrd_helper", "usr/lib/apt", "usr/lib/dpkg", "usr/share/dpkg", "usr/lib/python3.13/idlelib",
+    "usr/lib/tmpfiles.d", "usr/lib/binfmt.d", "usr/lib/@TRIPLET@/perl-base", "usr/lib/@TRIPLET@/gconv",
+    "usr/lib/@TRIPLET@/e2initrd_helper", "usr/lib/apt", "usr/lib/dpkg", "usr/share/dpkg", "usr/lib/python3.13/idlelib",
     "usr/lib/python3.13/ensurepip", "usr/lib/python3.13/tkinter", "usr/lib/python3.13/turtledemo", "usr/lib/python3.13/test",
     "usr/lib/python3.13/lib2to3", "usr/lib/python3.13/pydoc_data", "usr/lib/valgrind", "usr/lib/ssl/private", "etc/cron.d",
     "etc/cron.daily", "etc/logrotate.d", "etc/update-motd.d", "etc/skel", "etc/dpkg", "etc/apt", "etc/systemd",
     "var/cache", "var/lib", "var/log", "usr/bin/perl", "usr/bin/openssl", "usr/bin/c_rehash",
 )  # fmt: skip
-"""Not needed on the board. A folder or file that a later package version no longer has is no error."""
+"""Not needed on the board, `@TRIPLET@` being its own. A folder or file that a later package version no longer has is no error."""
 
 MAX_MODULE_JOBS = 2
 LISTING_FIELDS = ("name", "version", "architecture", "source")
 
 
-def build_base(package_file: Path, out: Path, *, log: Path) -> None:
+def pruned(board: BoardKind) -> tuple[str, ...]:
+    """Return the folders and files that are removed from a board's root file system, relative to it."""
+    return tuple(name.replace("@TRIPLET@", board.triplet) for name in PRUNE)
+
+
+def build_base(board: BoardKind, package_file: Path, out: Path, *, log: Path) -> None:
     """Unpack the packages into `out/root`, prune, add BusyBox's links, compile; write `out/packages.json`."""
     packages = [line for line in package_file.read_text().split("\n") if line and not line.startswith("#")]
     tar = out / "packages.tar"
-    fetch_packages(packages, tar, log=log)
+    fetch_packages(board.debian, packages, tar, log=log)
     root = out / "root"
     root.mkdir()
     # This user owns the files, device nodes stay out; the image gives everything to root and settles the modes.
@@ -48,14 +54,14 @@ def build_base(package_file: Path, out: Path, *, log: Path) -> None:
     listing = out / "packages.tsv"
     (out / "packages.json").write_text(json.dumps(parse_listing(listing.read_text()), indent=1) + "\n")
     listing.unlink()
-    for name in PRUNE:
+    for name in pruned(board):
         _remove(root / name)
     for cached in list(root.rglob("__pycache__")):
         shutil.rmtree(cached)
-    _busybox_links(root, log)
+    _busybox_links(board, root, log)
     (root / "usr/bin/python3").unlink(missing_ok=True)
     (root / "usr/bin/python3").symlink_to(PYTHON)
-    compile_python(root, [root / f"usr/lib/{PYTHON}", root / DIST_PACKAGES], log=log)
+    compile_python(board, root, [root / f"usr/lib/{PYTHON}", root / DIST_PACKAGES], log=log)
 
 
 def parse_listing(text: str) -> list[dict[str, str]]:
@@ -76,10 +82,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _busybox_links(root: Path, log: Path) -> None:
+def _busybox_links(board: BoardKind, root: Path, log: Path) -> None:
     listing = log.with_suffix(".applets")
     listing.unlink(missing_ok=True)
-    run(["qemu-aarch64-static", root / "usr/bin/busybox", "--list-full"], log=listing)
+    run([board.user_emulator, root / "usr/bin/busybox", "--list-full"], log=listing)
     for line in listing.read_text().splitlines():
         if line.startswith(("bin/", "sbin/", "usr/")):
             folder, name = line.rsplit("/", 1)
@@ -89,7 +95,7 @@ def _busybox_links(root: Path, log: Path) -> None:
     listing.unlink()
 
 
-def compile_python(root: Path, folders: list[Path], *, log: Path) -> None:
+def compile_python(board: BoardKind, root: Path, folders: list[Path], *, log: Path) -> None:
     """Compile modules below `folders` for the image's own Python.
 
     The `.pyc` files are checked against nothing at run time: their sources lie beside them on a verified, read-only file
@@ -103,7 +109,7 @@ def compile_python(root: Path, folders: list[Path], *, log: Path) -> None:
         if not paths:
             return
         run(
-            [*_python(root), "-E", "-S", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash",
+            [*_python(board, root), "-E", "-S", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash",
              "-s", root, "-p", "/", *paths],
             log=log.with_suffix(f".{number}.log"), env=_python_env(root),
         )  # fmt: skip
@@ -112,20 +118,20 @@ def compile_python(root: Path, folders: list[Path], *, log: Path) -> None:
         list(pool.map(compile_some, enumerate(halves)))
 
 
-def _python(root: Path) -> list[str | Path]:
-    return ["qemu-aarch64-static", "-L", root, root / "usr/bin" / PYTHON]
+def _python(board: BoardKind, root: Path) -> list[str | Path]:
+    return [board.user_emulator, "-L", root, root / "usr/bin" / PYTHON]
 
 
 def _python_env(root: Path) -> dict[str, str]:
     return {"PYTHONHASHSEED": "0", "PYTHONHOME": str(root / "usr"), "PYTHONPATH": ""}
 
 
-def install_zentrid(package: Path, root: Path, *, log: Path) -> None:
+def install_zentrid(board: BoardKind, package: Path, root: Path, *, log: Path) -> None:
     """Copy zentrid's modules and data files into the image's tree and compile them, the code of its dataclasses too."""
     target = root / DIST_PACKAGES / "zentrid"
     shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__", "pyproject.toml", "*.md"))
-    compile_python(root, [target], log=log)
-    run([*_python(root), "-s", "-B", DATACLASS_CODE, root / DIST_PACKAGES], log=log, env=_python_env(root))
+    compile_python(board, root, [target], log=log)
+    run([*_python(board, root), "-s", "-B", DATACLASS_CODE, root / DIST_PACKAGES], log=log, env=_python_env(root))
 
 
 def overlay(source: Path, root: Path) -> None:

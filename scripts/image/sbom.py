@@ -27,12 +27,12 @@ class PackageOrigin(NamedTuple):
 DEBIAN: Final = PackageOrigin("deb", "debian")
 
 
-def components(packages: Path, linux: Path, sources: Path) -> list[dict[str, str]]:
-    """Return name, version, origin and architecture of everything in the image and the ROM."""
+def components(architecture: str, packages: Path, linux: Path, sources: Path) -> list[dict[str, str]]:
+    """Return name, version, origin and architecture (Debian's name) of everything in the image and the ROM."""
     found: list[dict[str, str]] = json.loads(packages.read_text())
     uboot = (sources / "versions.txt").read_text().split()[1]
     own = [("linux", (linux / "version.txt").read_text().strip()), ("u-boot", uboot), ("zentrid", ZENTRI_VERSION)]
-    found += [{"name": n, "version": v, "architecture": "arm64", "source": n} for n, v in own]
+    found += [{"name": n, "version": v, "architecture": architecture, "source": n} for n, v in own]
     return sorted(found, key=lambda entry: entry["name"])
 
 

@@ -15,15 +15,15 @@ LINUX_PACKAGE = "linux-source-6.12"
 UBOOT_SOURCE = "u-boot"
 
 
-def fetch_packages(packages: list[str], tar: Path, *, log: Path) -> None:
-    """Unpack arm64 packages and their dependencies into a tar file, without running any of their scripts.
+def fetch_packages(architecture: str, packages: list[str], tar: Path, *, log: Path) -> None:
+    """Unpack packages of an architecture and their dependencies into a tar file, without running any of their scripts.
 
     Beside it, `packages.tsv` lists them: name, version, architecture, source.
     """
     fields = r"${Package}\t${Version}\t${Architecture}\t${source:Package}\n"
     listing = shlex.quote(str(tar.with_name("packages.tsv")))
     hook = f"""for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb -W --showformat='{fields}' "$deb"; done > {listing}"""
-    run(_mmdebstrap("arm64", packages, [f"--extract-hook={hook}"], tar), log=log, timeout_s=900)
+    run(_mmdebstrap(architecture, packages, [f"--extract-hook={hook}"], tar), log=log, timeout_s=900)
 
 
 def fetch_sources(out: Path, *, log: Path) -> None:

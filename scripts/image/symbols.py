@@ -43,13 +43,14 @@ def build_id_of(path: Path) -> str:
         return next((str(note["n_desc"]) for note in notes if note["n_type"] == "NT_GNU_BUILD_ID"), "")
 
 
-def collect(root: Path, own: Path, out: Path) -> int:
+def collect(root: Path, own: Path, out: Path, *, bits: int = 64) -> int:
     """Make `out/.build-id/…` for every ELF file with a build-id below `root`, and `out/index.json`; return how many.
 
-    `own`: symbol files with lines, which come first. Same inputs give the same bytes.
+    `own`: symbol files with lines, which come first. Same inputs give the same bytes. `bits`: of the board's word; where it is
+    not 64, nothing reads crashes (`zentrid/debug`), and there are no files.
     """
     index: dict[str, dict[str, object]] = {}
-    for path in sorted(_regular_files(root)):
+    for path in sorted(_regular_files(root)) if bits == 64 else ():
         build_id = build_id_of(path)
         if not build_id or build_id in index:
             continue

@@ -10,12 +10,13 @@ import sys
 
 from scripts.board_driver.board import BoardOptions
 from scripts.board_driver.errors import BoardAssertionError, MachineError
+from scripts.board_driver.places import built
 from scripts.board_driver.watched import WatchedBoard
 from scripts.image.run import BuildError
 from scripts.lab import run
 from scripts.lab.dms import LabDms
 from scripts.lab.narrate import Narrator, StepFailedError
-from scripts.lab.places import TOP, Places
+from scripts.lab.places import Places
 from scripts.lab.stories import STORIES
 from scripts.lab.tools import LabError
 from zentrid.errors import ZentriError
@@ -28,7 +29,7 @@ def demo(name: str) -> int:
         print(f"there is no story {name!r}; there are: {', '.join(STORIES)}", file=sys.stderr)
         return 2
     say = run.Progress()
-    places = Places(TOP / "build/story")
+    places = Places(built("story"))
     shutil.rmtree(places.dms, ignore_errors=True)
     world, dms = run.prepare(say, places)
     for version in story.versions:

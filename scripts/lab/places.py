@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-PRODUCT = "DEMO-VIRT_SENSOR"
+from scripts.board_driver.chosen import BOARD
+from scripts.board_driver.places import CHECKOUT, DEFAULT_IMAGE, built
+
+TOP = CHECKOUT
+PRODUCT = BOARD.product
+KEYS = built("keys")
+"""Where the key of the boot chain is."""
 PYTHON = TOP / ".venv/bin/python"
 
 
@@ -15,8 +20,8 @@ class Places:
     """The folders of one lab; `root` is its own, `keys` and `image` may be shared between labs."""
 
     root: Path
-    keys: Path = TOP / "build/keys"
-    image: Path = TOP / "build/image"
+    keys: Path = KEYS
+    image: Path = DEFAULT_IMAGE
 
     @property
     def fleet(self) -> Path:
@@ -49,4 +54,4 @@ class Places:
         return self.root / "metadata"
 
 
-DEMO = Places(TOP / "build/demo")
+DEMO = Places(built("demo"))

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from scripts.board_driver.chosen import BOARD
+from scripts.bundle_tool.symbols import BUILD_ID_FOLDER
 from scripts.image.cache import Cache, default_cache_dir
 from scripts.image.release import Builder, ReleaseSpec
 from scripts.image.select import builder
@@ -131,7 +133,7 @@ class World:
         bundle.parent.mkdir(parents=True, exist_ok=True)
         mark.unlink(missing_ok=True)
         call(
-            "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", "virt",
+            "scripts.bundle_tool", "build", "--product", PRODUCT, "--version", version, "--compatible", BOARD.name,
             "--kernel", release / "kernel.itb", "--rootfs", release / "rootfs.erofs", "--out", bundle,
         )  # fmt: skip
         self.sign(bundle)
@@ -152,7 +154,7 @@ class World:
     def publish(self, version: str, web_url: str, token: str, tag: str = "release") -> None:
         """Publish a release at a running DMS and give it a tag."""
         symbols = self.builder.release(self.spec(version)) / "symbols"
-        more = ["--symbols", symbols] if symbols.is_dir() else ["--no-symbols"]
+        more = ["--symbols", symbols] if (symbols / BUILD_ID_FOLDER).is_dir() else ["--no-symbols"]
         call(
             "scripts.bundle_tool", "publish", self.bundle(version), "--server", web_url, "--token", token, "--tag", tag,
             *more,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scripts.board_driver.places import built
 from scripts.bundle_tool.report import run_app, tell
 from scripts.symbol_tool.store import (
     MAX_INPUT_BYTES,
@@ -21,7 +22,7 @@ from scripts.symbol_tool.store import (
 from zentrid.debug.symbols import Place, describe
 from zentrid.ports import Frame
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "build/image/symbols"
+DEFAULT_FOLDER = built("image") / "symbols"
 
 app = typer.Typer(
     help="Turns addresses of crashed programs into functions and lines.",
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Folder = Annotated[Path, typer.Option("--symbols", help="Folder of symbol files; default: those of build/image.")]
+Folder = Annotated[Path, typer.Option("--symbols", help="Folder of symbol files; default: those of the image.")]
 
 
 @app.command()

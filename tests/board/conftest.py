@@ -17,7 +17,7 @@ from scripts.lab.world import World
 from tests.board.disks import board_from, own_lab, preparing, set_and_save
 from tests.board.states import copy_slot
 
-LOGS: Final = places.CHECKOUT / "build" / "test-logs"
+LOGS: Final = places.built("test-logs")
 _PHASES: Final = pytest.StashKey[dict[str, pytest.TestReport]]()
 
 BoardFactory = Callable[..., WatchedBoard]

@@ -17,7 +17,7 @@ from scripts.lab.world import World
 def own_lab() -> Places:
     """Return the lab of this test process: its own when several share the work, so that none rebuilds what another uses."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    root = places.CHECKOUT / "build" / (f"test-lab-{worker}" if worker else "test-lab")
+    root = places.built(f"test-lab-{worker}" if worker else "test-lab")
     return Places(root, image=root / "image")
 
 

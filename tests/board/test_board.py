@@ -4,13 +4,14 @@ import re
 
 import pytest
 
+from scripts.board_driver.chosen import BOARD
 from scripts.board_driver.watched import WatchedBoard
 from tests.board.conftest import BoardFactory
 
 pytestmark = [pytest.mark.board, pytest.mark.timeout(400)]
 
 VERSION = re.compile(
-    r"[A-Z0-9]+-[A-Z0-9]+_[A-Z0-9]+-\d+\.\d+\.\d+, \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, Zentri-.*, Board:virt"
+    r"[A-Z0-9]+-[A-Z0-9]+_[A-Z0-9]+-\d+\.\d+\.\d+, \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, Zentri-.*, Board:" + BOARD.name
 )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from scripts.board_driver.ssh import COMMAND_USER, ssh_command
 from scripts.board_driver.watched import WatchedBoard
+from scripts.lab.places import PRODUCT
 from scripts.lab.world import World
 from scripts.panel.status import Status
 from tests.board.conftest import BoardFactory
@@ -116,7 +117,7 @@ def panel_asks(board: WatchedBoard) -> None:
         return status.latest
 
     told = asyncio.run(ask())
-    assert told["version"].startswith("DEMO-VIRT_SENSOR-1.0.0")
+    assert told["version"].startswith(f"{PRODUCT}-1.0.0")
     assert [slot[0] for slot in told["slots"]] == ["a", "b", "r"]
     assert told["update"]["state"] == "idle"
     assert len(told["faults"]) == 1

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from scripts.board_driver import qtest
+from scripts.board_driver.chosen import BOARD
 from scripts.board_driver.watched import WatchedBoard
 from scripts.lab.world import World
 from tests.board.conftest import BoardFactory
@@ -15,6 +16,9 @@ pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
 
 BACKGROUND = ">/dev/null 2>&1 </dev/null &"
 KERNEL_ALIGN = 0x20_0000
+UNDEFINED = {64: 0x0000_0000, 32: 0xE7F0_00F0}[BOARD.bits]
+"""An instruction that the processor does not have."""
+SYSTEM_CALL = {64: "__arm64_sys_getpriority", 32: "sys_getpriority"}[BOARD.bits]
 """The kernel's first symbol of the text section lies a little behind the beginning of its image, which is aligned."""
 
 
@@ -44,11 +48,12 @@ def kernel_function(board: WatchedBoard, name: str) -> int:
     """Return the physical address of a kernel function."""
     symbols = {
         line.split()[2]: int(line.split()[0], 16)
-        for line in board.succeed(f"grep -E ' (_stext|{name})$' /proc/kallsyms").splitlines()
+        for line in board.succeed(f"grep -E ' (_text|_stext|{name})$' /proc/kallsyms").splitlines()
     }
     start = re.search(r"([0-9a-f]+)-[0-9a-f]+ : Kernel code", board.succeed("cat /proc/iomem"))
     assert start is not None
-    return symbols[name] - symbols["_stext"] // KERNEL_ALIGN * KERNEL_ALIGN + int(start[1], 16)
+    begins = symbols["_stext"] // KERNEL_ALIGN * KERNEL_ALIGN if BOARD.bits == 64 else symbols["_text"]
+    return symbols[name] - begins + int(start[1], 16)
 
 
 def test_panic_oops_and_hang_are_told_apart(healthy: WatchedBoard):
@@ -59,13 +64,13 @@ def test_panic_oops_and_hang_are_told_apart(healthy: WatchedBoard):
         ), panic
 
         # Two dumps are left by this one: it is one fault all the same.
-        qtest.request(healthy.run.qtest, f"writel 0x{kernel_function(healthy, '__arm64_sys_getpriority'):x} 0x0")
+        qtest.request(healthy.run.qtest, f"writel 0x{kernel_function(healthy, SYSTEM_CALL):x} 0x{UNDEFINED:x}")
         faults = crash(healthy, "python3 -c 'import os; os.getpriority(0, 0)'")
         assert len(faults) == 2
         assert faults[0] == panic, "what was explained before stays as it is"
         assert re.fullmatch(
             r"1: oops, slot a, version 1\.0\.0, up [1-9]\d* s, 20\d\d-\S+Z, "
-            r"Internal error: Oops - Undefined instruction: \S+ at __arm64_sys_getpriority\+0x0",
+            rf"Internal error: Oops - [Uu]ndefined instruction: \S+ at {SYSTEM_CALL}\+0x0",
             faults[1],
         ), faults[1]
 

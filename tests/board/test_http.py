@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from scripts.board_driver.watched import WatchedBoard
+from scripts.lab.places import PRODUCT
 from scripts.lab.world import World
 from tests.board.conftest import BoardFactory
 from tests.board.disks import board_from
@@ -104,7 +105,7 @@ def test_in_one_boot(board: BoardFactory, prepared: Path, world: World) -> None:
     ).split()
     before_kib = rss_kib(one, supervisor)
     started_s = time.monotonic()
-    assert "DEMO-VIRT_SENSOR-1.0.0" in web.send("version")
+    assert f"{PRODUCT}-1.0.0" in web.send("version")
     first_s = time.monotonic() - started_s
     started_s = time.monotonic()
     web.send("version")

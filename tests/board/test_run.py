@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.board_driver.board import Board
-from scripts.lab.places import TOP
+from scripts.lab.places import PRODUCT, TOP
 from scripts.lab.run import places_of
 from scripts.lab.world import World
 
@@ -38,7 +38,7 @@ def ended(world: World) -> Iterator[None]:
 def test_run_in_the_background_and_stop(ended: None):
     done = command("scripts.lab", "run", "--name", NAME)
     assert done.returncode == 0, done.stderr
-    assert "The board is healthy and runs DEMO-VIRT_SENSOR-1.0.0" in done.stdout
+    assert f"The board is healthy and runs {PRODUCT}-1.0.0" in done.stdout
     account = json.loads((places_of(NAME).dms / "demo.json").read_text())
     assert account["password"] in done.stdout
 

@@ -13,6 +13,7 @@ import pytest
 
 from scripts.board_driver.machine import HOST_SEEN_BY_BOARD
 from scripts.board_driver.watched import WatchedBoard
+from scripts.lab.places import PRODUCT
 from scripts.lab.world import World
 from tests.board.states import write_state
 from tests.support.webhost import WebHost
@@ -37,7 +38,7 @@ def test_a_bundle_from_a_web_server_and_one_that_is_sent_in_safe_mode(cold: Watc
         assert "Update available" in looked
         began_s = time.monotonic()
         done = cold.send(f"ota -u {address}", INSTALL_S).expect_ok()
-    assert "Updated to DEMO-VIRT_SENSOR-1.1.0." in done
+    assert f"Updated to {PRODUCT}-1.1.0." in done
     print(f"from a web server: {time.monotonic() - began_s:.1f} s, {web.sent_bytes} of {len(web.content)} bytes")
     cold.power_cut()
     write_state(cold, safemode=True)
@@ -74,7 +75,7 @@ def send_bundle(board: WatchedBoard, bundle: Path, port: int) -> tuple[float, in
         )
         found = board.shell(find).stdout
         heard, _ = sender.communicate(timeout=INSTALL_S)
-        assert "Updated to DEMO-VIRT_SENSOR-1.1.0." in answer.result().expect_ok()
+        assert f"Updated to {PRODUCT}-1.1.0." in answer.result().expect_ok()
     assert json.loads(heard.splitlines()[-1])["result"] == "ok"
     assert re.search(r"Uid:\s+900\s+900\s+900", found), found
     peak = re.search(r"VmHWM:\s+(\d+)", found)

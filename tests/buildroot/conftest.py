@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from scripts.board_driver.boards import BOARDS, BoardKind
 from scripts.buildroot import driver, pinned
 from scripts.image.cache import default_cache_dir
 
 TOP = Path(__file__).resolve().parents[2]
-VARIANTS = {"development": False, "production": True}
+VARIANTS = [(board, production) for board in BOARDS.values() for production in (False, True)]
+VARIANT_NAMES = [f"{board.name}-{'production' if production else 'development'}" for board, production in VARIANTS]
+Variant = tuple[BoardKind, bool]
 
 
 @pytest.fixture(scope="session")
@@ -26,18 +29,22 @@ def tree() -> Path:
 @pytest.fixture(scope="session")
 def buildroot(tree, tmp_path_factory):
     """Give a function that runs Buildroot's make for a variant; returns what it printed."""
-    folder = tmp_path_factory.mktemp("buildroot")
+    folder: Path = tmp_path_factory.mktemp("buildroot")
 
-    def make(variant: str, *targets: str) -> str:
-        words = driver.make_command(TOP, tree, folder / variant, folder / "dl", "-s", "--no-print-directory", *targets)
+    def _out(variant: Variant) -> Path:
+        return folder / VARIANT_NAMES[VARIANTS.index(variant)]
+
+    def make(variant: Variant, *targets: str) -> str:
+        words = driver.make_command(TOP, tree, _out(variant), folder / "dl", "-s", "--no-print-directory", *targets)
         done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    def configured(variant: str, *targets: str) -> tuple[Path, str]:
-        if not (folder / variant / ".config").is_file():
-            make(variant, driver.defconfig(production=VARIANTS[variant]))
-        return folder / variant / ".config", make(variant, *targets) if targets else ""
+    def configured(variant: Variant, *targets: str) -> tuple[Path, str]:
+        config = _out(variant) / ".config"
+        if not config.is_file():
+            make(variant, driver.defconfig(variant[0], production=variant[1]))
+        return config, make(variant, *targets) if targets else ""
 
     return configured
 

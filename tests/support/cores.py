@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.board_driver.boards import VIRT
 from scripts.image.samples import build_samples
 from zentrid.debug.corefile import Mapping, Registers
 from zentrid.debug.modules import read_module
@@ -104,7 +105,7 @@ class Built:
 def build_sample(folder: Path) -> Built:
     """Compile sample-arm below `folder`."""
     folder.mkdir()
-    build_samples(SAMPLES, folder, log=folder / "log")
+    build_samples(VIRT, SAMPLES, folder, log=folder / "log")
     [symbols] = (folder / "symbols").glob(".build-id/*/*.debug")
     return Built(folder / "apps/sample-arm/bin/sample-arm", symbols)
 

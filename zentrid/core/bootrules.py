@@ -1,6 +1,6 @@
 """The rules of the boot script as tables: what the ROM does with a boot state, a kind of reset, a button and three systems.
 
-Source: `buildroot_external/board/virt/boot.script`, rule by rule under the same numbers. This is its specification in a form
+Source: `buildroot_external/board/common/boot.script`, rule by rule under the same numbers. This is its specification in a form
 that can be enumerated: `bootmodel.py` walks through the tables, and a test runs the real ROM against that. Nothing on the device
 uses it. Pure.
 """

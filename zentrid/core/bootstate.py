@@ -8,6 +8,7 @@ script's `setexpr` writes them. Pure: reading and writing is the business of the
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,18 @@ from zentrid.core.names import BOOT_TRIES, BOOTSTATE_COPY_BYTES, MAX_FAULTS, SAF
 from zentrid.core.version import BadVersionError, Version, decode_version, encode_version, parse_version
 from zentrid.errors import ZentriError
 
+
+def seq_end(bits: int) -> int:
+    """Return the number that every sequence number stays below where the boot loader's words have so many bits.
+
+    The boot script compares in signed words; staying far below their greatest number keeps both sides in agreement.
+    """
+    return 1 << (bits - 2)
+
+
 _CRC_BYTES: Final = 4
-_MAX_SEQ: Final = 2**62
-"""The script compares sequence numbers as signed 64-bit numbers; staying far below keeps both sides in agreement."""
+_MAX_SEQ: Final = seq_end(64 if sys.maxsize > 2**32 else 32)
+"""The boot loader's words are those of the processor, and so are this program's."""
 _MAX_COLD_BOOTS: Final = 0x14
 _FAULT_FIELDS: Final = 6
 _FAULT_TEXT_CHARS: Final = 40

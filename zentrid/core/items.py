@@ -50,8 +50,9 @@ MAX_MEMBERS: Final = 4096
 MAX_DEPTH: Final = 16
 MAX_MEMBER_CHARS: Final = 200
 
-_ELF_MACHINES: Final = {"aarch64": 183, "x86_64": 62}
-_ELF_CLASS_64: Final = 2
+_ELF_32, _ELF_64 = 1, 2
+_ELF_MACHINES: Final = {"aarch64": (_ELF_64, 183), "armv7l": (_ELF_32, 40), "x86_64": (_ELF_64, 62)}
+"""Class and machine in the ELF header, by the processor's name as the kernel says it."""
 _ELF_LITTLE: Final = 1
 
 
@@ -193,9 +194,10 @@ def elf_problem(header: bytes, machine: str) -> str | None:
     expected = _ELF_MACHINES.get(machine)
     if not header.startswith(b"\x7fELF") or expected is None:
         return None
+    word, wanted = expected
     found = int.from_bytes(header[18:20], "little")
-    if header[4:6] != bytes((_ELF_CLASS_64, _ELF_LITTLE)) or found != expected:
-        return f"is a program for another processor (ELF machine {found}, this device has {expected}, {machine})"
+    if header[4:6] != bytes((word, _ELF_LITTLE)) or found != wanted:
+        return f"is a program for another processor (ELF machine {found}, this device has {wanted}, {machine})"
     return None
 
 

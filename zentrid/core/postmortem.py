@@ -1,7 +1,7 @@
 """What ended the last boot: reads the kernel's last words, as pstore keeps them over a reset, and completes fault records. Pure.
 
 The text may be hostile or garbled (it was in RAM during a crash): whatever it is, an answer comes out and no error.
-Sources of the forms: Linux 6.12, `fs/pstore` (header line, levels), `kernel/panic.c`, `arch/arm64/kernel/traps.c`,
+Sources of the forms: Linux 6.12, `fs/pstore` (header line, levels), `kernel/panic.c`, `traps.c` of arm64 and arm,
 `drivers/md/dm-verity-target.c`.
 """
 
@@ -35,7 +35,7 @@ _STAMP = re.compile(r"\[ *(\d{1,9})\.\d{1,9}\](?:\[[^\]]{0,20}\])? ?")
 _PANIC: Final = "Kernel panic - not syncing: "
 _OOPS: Final = ("Unable to handle kernel ", "Internal error: ", "kernel BUG at ", "BUG: ")
 _DIES_OF_OOPS: Final = "Fatal exception"
-_PC = re.compile(r"(?:pc|PC is at) ?: ?([\w.$]{1,80}\+0x[0-9a-f]{1,8})")
+_PC = re.compile(r"(?:pc ?: ?|PC is at )([\w.$]{1,80}\+0x[0-9a-f]{1,8})")
 _COUNT = re.compile(r" \[#\d+\].*")
 _VERITY = re.compile(r"device-mapper: verity: .{0,80} block \d{1,20} is corrupted")
 _RESTART: Final = "reboot: Restarting system"

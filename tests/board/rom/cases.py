@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import combinations, islice, product
 from typing import Final
 
+from scripts.board_driver.chosen import BOARD
 from tests.support.boots import fresh_state
 from zentrid.core.bootmodel import After, Before, boot
 from zentrid.core.bootrules import Button, Fit, Ram, System
@@ -36,10 +37,10 @@ MIXED_WHOLE: Final = 400
 """How many mixed inputs are run."""
 
 SEQ: Final = 0x10
-FAR_SEQ: Final = 2**32
+FAR_SEQ: Final = 2 ** (32 if BOARD.bits == 64 else 28)
 PLACEMENTS: Final = ("first", "second", "only first", "only second", "equal", "far first", "far second")
-"""Where the state that counts lies: it is the newer one in that copy (`far`: by a number of more than 32 bits), or the other
-copy is damaged, or both are equally new."""
+"""Where the state that counts lies: it is the newer one in that copy (`far`: by a number of more than 32 bits, where the
+boot loader has more), or the other copy is damaged, or both are equally new."""
 
 
 def _state(**changes: object) -> BootState:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.board_driver import places
 from scripts.image.fit import ensure_key
 from scripts.lab.world import World
 from tests.board.disks import own_lab
@@ -33,7 +32,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory, workshop: World) -> Conte
     """What the kernel partitions can hold."""
     folder = tmp_path_factory.mktemp("fits")
     kernel = fits.build_kernel(folder)
-    template = places.CHECKOUT / "buildroot_external/board/virt/slot.its.in"
+    template = workshop.builder.board_file("slot.its.in")
 
     keys = workshop.places.keys
     ensure_key(keys)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from scripts.image.fit import ALGORITHM, KEY_NAME
+from scripts.board_driver.chosen import BOARD
+from scripts.image.fit import ALGORITHM, KEY_NAME, board_template
 from scripts.image.run import run
 from zentrid.core import names
 from zentrid.core.version import Version, encode_version
 
-CROSS = "aarch64-linux-gnu-"
+OF_PROCESSOR = {
+    64: ("-mstrict-align", "-mcmodel=tiny"),
+    32: ("-march=armv7-a", "-mfloat-abi=soft", "-marm", "-mno-unaligned-access"),
+}
 FLAGS = [
-    "-Os", "-Wall", "-Werror", "-ffreestanding", "-fno-builtin", "-nostdlib", "-static", "-mgeneral-regs-only",
-    "-mstrict-align", "-mcmodel=tiny", "-fno-pie", "-no-pie",
-    "-Wl,-N,-Ttext=0x40400100,--section-start=.head=0x40400000,--build-id=none,-e0,--no-warn-rwx-segments",
+    "-Os", "-Wall", "-Werror", "-ffreestanding", "-fno-builtin", "-nostdlib", "-static", "-fno-pie", "-no-pie",
+    f"-Wl,-N,-Ttext=0x{BOARD.load_address + 0x100:x},--section-start=.head=0x{BOARD.load_address:x}",
+    "-Wl,--build-id=none,-e0,--no-warn-rwx-segments", "-mgeneral-regs-only", *OF_PROCESSOR[BOARD.bits],
 ]  # fmt: skip
+"""With the MMU off no access may be unaligned."""
 CONFIGURATION = """conf-@SLOT@ {
     kernel = "kernel"; bootargs = "@ARGUMENTS@"; @PROPERTY@ = <@VERSION@>;
     signature-1 { algo = "@ALGORITHM@"; key-name-hint = "@KEY@"; sign-images = "kernel"; };
@@ -27,8 +32,8 @@ def build_kernel(folder: Path) -> Path:
     """Compile the tiny kernel; return its image."""
     elf, image = folder / "tiny.elf", folder / "Image"
     source = Path(__file__).with_name("tiny.c")
-    subprocess.run([f"{CROSS}gcc", *FLAGS, "-o", str(elf), str(source)], check=True)
-    subprocess.run([f"{CROSS}objcopy", "-O", "binary", str(elf), str(image)], check=True)
+    subprocess.run([f"{BOARD.cross}gcc", *FLAGS, "-o", str(elf), str(source)], check=True)
+    subprocess.run([f"{BOARD.cross}objcopy", "-O", "binary", str(elf), str(image)], check=True)
     return image
 
 
@@ -44,7 +49,7 @@ def build_fit(folder: Path, template: Path, kernel: Path, keys: Path, arguments:
         for name, value in values.items():
             node = node.replace(f"@{name}@", value)
         nodes += node
-    text = template.read_text().replace("@DESCRIPTION@", "tiny").replace("@KERNEL@", kernel.name)
+    text = board_template(template.read_text(), BOARD).replace("@DESCRIPTION@", "tiny").replace("@KERNEL@", kernel.name)
     source, fit = folder / "tiny.its", folder / "tiny.itb"
     source.write_text(text.replace("@CONFIGURATIONS@", nodes))
     command: list[str | Path] = [

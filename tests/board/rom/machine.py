@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.board_driver.chosen import BOARD
 from scripts.board_driver.errors import MachineError
-from scripts.board_driver.machine import MACHINE_ARGS, QEMU, WATCHDOG_PCI_SLOT
+from scripts.board_driver.machine import WATCHDOG_PCI_SLOT
 from scripts.board_driver.process import start_bound
 from scripts.board_driver.qmp import Qmp
 from scripts.board_driver.qtest import read_word, request, set_input
@@ -90,7 +91,7 @@ class RomMachine:
         self.log.touch()
         self._read_to = 0
         self._command = [
-            QEMU, "-nodefaults", "-no-user-config", *MACHINE_ARGS, "-accel", "tcg", "-display", "none", "-monitor", "none",
+            BOARD.qemu, "-nodefaults", "-no-user-config", *BOARD.machine, "-accel", "tcg", "-display", "none", "-monitor", "none",
             "-S", "-bios", str(rom), "-icount", f"shift={NS_PER_INSTRUCTION},sleep=off",
             "-blockdev", f"driver=raw,node-name=disk,{self._nested(drive)}",
             "-device", "virtio-blk-pci,drive=disk,romfile=",

@@ -1,12 +1,14 @@
 /*
  * A kernel for trying the boot script: says which arguments it was started with, and then either switches the machine off
  * (`test=off`) or hangs for ever (`test=hang`; `test=stop`: after an attempt to stop the watchdog, as Linux's driver makes).
- * It looks like an arm64 Linux to the boot loader: see the header. The MMU is off.
+ * It looks like Linux to the boot loader: see the header. The MMU is off.
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
-typedef unsigned long u64;
+typedef unsigned long word; /* of the processor */
 
+#ifdef __aarch64__
+#define ECAM 0x4010000000ul
 /* Linux, Documentation/arch/arm64/booting.rst: the image's header. */
 __asm__(".section .head, \"ax\"\n"
 	".globl _head\n"
@@ -24,6 +26,19 @@ __asm__(".section .head, \"ax\"\n"
 	"	add	sp, x1, #0x10000\n"
 	"	b	begin\n"
 	".text\n");
+#else
+#define ECAM 0x3f000000ul
+/* Linux, Documentation/arch/arm/booting.rst: no header; r2 has the place of the tree. */
+__asm__(".arch_extension virt\n"
+	".section .head, \"ax\"\n"
+	".globl _head\n"
+	"_head:\n"
+	"	adr	r1, _head\n"
+	"	add	sp, r1, #0x10000\n"
+	"	mov	r0, r2\n"
+	"	b	begin\n"
+	".text\n");
+#endif
 
 static void print(const char *text)
 {
@@ -61,7 +76,7 @@ static const char *arguments(const u8 *tree)
 		if (token == 1) {
 			while (*at++)
 				;
-			at = (const u8 *)(((u64)at + 3) & ~3ul);
+			at = (const u8 *)(((word)at + 3) & ~3ul);
 		} else if (token == 3) {
 			if (same(names + big(at + 4), "bootargs"))
 				return (const char *)at + 8;
@@ -79,11 +94,15 @@ void begin(const u8 *tree)
 	print(line);
 	print(">\n");
 	if (line[5] == 's') /* PCI device 31: the lock register, see scripts/board_driver/machine.py */
-		*(volatile u8 *)(0x4010000000ul + (0x1f << 15) + 0x68) = 0;
+		*(volatile u8 *)(ECAM + (0x1f << 15) + 0x68) = 0;
 	if (line[5] == 'o') {
-		register u64 x0 __asm__("x0") = 0x84000008; /* PSCI SYSTEM_OFF */
+#ifdef __aarch64__
+		register word first __asm__("x0") = 0x84000008; /* PSCI SYSTEM_OFF */
+#else
+		register word first __asm__("r0") = 0x84000008;
+#endif
 
-		__asm__ volatile("hvc #0" : "+r"(x0) : : "memory");
+		__asm__ volatile("hvc #0" : "+r"(first) : : "memory");
 	}
 	for (;;)
 		;

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.board_driver.boards import VIRT
 from scripts.board_driver.deadline import Deadline
 from scripts.board_driver.errors import DeadlineError
-from scripts.board_driver.machine import MACHINE_ARGS, DirectStart, QemuConfig, RunFolder, command_line
+from scripts.board_driver.machine import DirectStart, QemuConfig, RunFolder, command_line
 from scripts.board_driver.ssh import ssh_command
 
 
@@ -17,6 +18,7 @@ def config(**more: object) -> QemuConfig:
         "run": RunFolder(Path("/r")),
         "ssh_port": 2222,
         "http_port": 8080,
+        "board": VIRT,
     }
     return QemuConfig(**(base | more))  # type: ignore[arg-type]
 
@@ -27,7 +29,7 @@ def value(command: list[str], option: str) -> str:
 
 def test_the_board_is_what_the_design_says():
     command = command_line(config())
-    assert " ".join(MACHINE_ARGS) in " ".join(command)
+    assert " ".join(VIRT.machine) in " ".join(command)
     assert value(command, "-M") == "virt,acpi=off"  # with ACPI there is no GPIO controller
     assert value(command, "-bios") == "/i/rom.bin"
     assert value(command, "-action") == "watchdog=reset"

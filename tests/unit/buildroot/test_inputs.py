@@ -1,15 +1,21 @@
 """Both builds are made from the same things. No Buildroot tree is needed here; tests/buildroot does more with one."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
+
+from scripts.board_driver.boards import BOARDS, DEFAULT, BoardKind
 from scripts.buildroot import driver, target
-from scripts.image import bootenv, disk
+from scripts.image import boardfiles, bootenv, disk
 from zentrid.core import names
 
 TOP = Path(__file__).resolve().parents[3]
 EXTERNAL = TOP / "buildroot_external"
-BOARD = EXTERNAL / "board/virt"
+SHARED = EXTERNAL / "board/common"
+EACH = pytest.mark.parametrize("board", BOARDS.values(), ids=lambda board: board.name)
 
 COUNTERPARTS = {
     "busybox-static": "BUSYBOX",
@@ -46,13 +52,13 @@ def options(name: str) -> dict[str, str]:
     return found
 
 
-def selected() -> set[str]:
-    """Return the packages that the device's own package and the configuration ask for."""
+def selected(board: BoardKind) -> set[str]:
+    """Return the packages that the device's own package and the board's configuration ask for."""
     recipe = (EXTERNAL / "package/zentrid/Config.in").read_text()
     asked = set(re.findall(r"select BR2_PACKAGE_([A-Z0-9_]+)", recipe))
     asked |= {
         name.removeprefix("BR2_PACKAGE_")
-        for name, value in options("zentri_virt_defconfig").items()
+        for name, value in options(driver.defconfig(board, production=False)).items()
         if name.startswith("BR2_PACKAGE_") and not name.startswith("BR2_PACKAGE_HOST_") and value == "y"
     }
     return {name for name in asked if not name.startswith("PYTHON3_")}
@@ -63,9 +69,10 @@ def debian_packages() -> set[str]:
     return {line for line in lines if line and not line.startswith("#")}
 
 
-def test_both_builds_have_the_same_packages():
+@EACH
+def test_both_builds_have_the_same_packages(board):
     assert debian_packages() - NOT_IN_BUILDROOT == set(COUNTERPARTS)
-    assert selected() | ON_BY_DEFAULT == set(COUNTERPARTS.values()) | OWN | FROM_DEPENDENCIES
+    assert selected(board) | ON_BY_DEFAULT == set(COUNTERPARTS.values()) | OWN | FROM_DEPENDENCIES
 
 
 def test_every_module_that_zentrid_imports_is_looked_for_in_the_target():
@@ -86,8 +93,9 @@ def test_the_target_has_what_the_overlay_starts():
     assert {f"usr{path}" for path in started} <= set(target.PROGRAMS)
 
 
-def test_the_overlay_is_the_same_folder_and_its_users_are_the_only_ones():
-    chosen = options("zentri_virt_defconfig")
+@EACH
+def test_the_overlay_is_the_same_folder_and_its_users_are_the_only_ones(board):
+    chosen = options(driver.defconfig(board, production=False))
     assert chosen["BR2_ROOTFS_OVERLAY"] == "$(BR2_EXTERNAL_ZENTRI_PATH)/../rootfs_overlay"
     assert (EXTERNAL / "../rootfs_overlay/etc/passwd").is_file()
     tables = [name for name in chosen if "TABLE" in name]
@@ -103,25 +111,64 @@ def test_every_user_has_a_number_of_its_own_and_a_group():
     assert {row[3] for row in rows} <= groups
 
 
-def test_the_production_configuration_differs_in_one_line():
-    development = (EXTERNAL / "configs/zentri_virt_defconfig").read_text().splitlines()
-    production = (EXTERNAL / "configs/zentri_virt_prod_defconfig").read_text().splitlines()
-    assert set(production) ^ set(development) == {"BR2_ZENTRI_PRODUCTION=y"}
-    assert driver.defconfig(production=True) == "zentri_virt_prod_defconfig"
-    assert driver.defconfig(production=False) == "zentri_virt_defconfig"
-
-
-def test_fragments_and_hooks_that_the_configuration_names_are_there():
-    named = re.findall(
-        r"\$\(BR2_EXTERNAL_ZENTRI_PATH\)/([^\"]+)", (EXTERNAL / "configs/zentri_virt_defconfig").read_text()
+@EACH
+def test_the_production_configuration_differs_in_one_line(board):
+    development, production = (
+        (EXTERNAL / "configs" / driver.defconfig(board, production=which)).read_text().splitlines()
+        for which in (False, True)
     )
-    assert len(named) == 7
+    assert set(production) ^ set(development) == {"BR2_ZENTRI_PRODUCTION=y"}
+
+
+def test_the_ordinary_board_s_configurations_keep_their_names():
+    assert driver.defconfig(DEFAULT, production=True) == "zentri_virt_prod_defconfig"
+    assert driver.defconfig(DEFAULT, production=False) == "zentri_virt_defconfig"
+
+
+def test_the_boards_configurations_differ_only_in_what_a_board_is():
+    one, other = (set(options(driver.defconfig(board, production=False)).items()) for board in BOARDS.values())
+    words = ("KERNEL", "UBOOT_BOARD", "UBOOT_CONFIG", "TOOLCHAIN", "ZENTRI", "BR2_arm", "aarch64", "cortex", "ARM_FPU")
+    assert [name for name, _ in one ^ other if not any(word in name for word in words)] == []
+
+
+@EACH
+def test_fragments_and_hooks_that_the_configuration_names_are_those_of_the_board(board):
+    name = driver.defconfig(board, production=False)
+    named = re.findall(r"\$\(BR2_EXTERNAL_ZENTRI_PATH\)/([^\" ]+)", (EXTERNAL / "configs" / name).read_text())
     for path in named:
-        assert (EXTERNAL / path).exists(), f"{path}: even `make show-info` would stop"
-    chosen = options("zentri_virt_defconfig")
-    assert chosen["BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES"].endswith("board/virt/linux.fragment")
-    assert chosen["BR2_TARGET_UBOOT_CONFIG_FRAGMENT_FILES"].endswith("board/virt/u-boot.fragment")
-    assert chosen["BR2_TARGET_UBOOT_BOARD_DEFCONFIG"] == "qemu_arm64"
+        assert path.startswith("../build/") or (EXTERNAL / path).exists(), f"{path}: even `make show-info` would stop"
+    chosen = options(name)
+    for option, file in (("LINUX_KERNEL", "linux.fragment"), ("TARGET_UBOOT", "u-boot.fragment")):
+        paths = (
+            chosen[f"BR2_{option}_CONFIG_FRAGMENT_FILES"].replace("$(BR2_EXTERNAL_ZENTRI_PATH)", str(EXTERNAL)).split()
+        )
+        assert [Path(path) for path in paths] == boardfiles.fragments_of(TOP, board, file)
+    tiny = chosen["BR2_LINUX_KERNEL_CUSTOM_CONFIG_FILE"]
+    assert tiny.endswith(f"board/{board.name}/linux-tiny.config")
+    assert f"{chosen['BR2_TARGET_UBOOT_BOARD_DEFCONFIG']}_defconfig" == board.uboot_defconfig
+    # What the option says when the configuration does not name it.
+    assert chosen.get("BR2_ZENTRI_BOARD", "virt") == board.name
+
+
+def test_the_hooks_take_the_board_from_the_configuration(tmp_path):
+    """The shell hook sets BOARD for the tools, whatever the caller's says."""
+    hook = tmp_path / "top/buildroot_external/board/common/hook"
+    python = tmp_path / "top/.venv/bin/python"
+    for path, text in ((hook, (SHARED / "hook").read_text()), (python, '#!/bin/sh\necho "$BOARD $*"\n')):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    (tmp_path / ".config").write_text('BR2_arm=y\nBR2_ZENTRI_BOARD="virt32"\n')
+    environment = {**os.environ, "BOARD": "virt", "BR2_CONFIG": str(tmp_path / ".config")}
+    done = subprocess.run([hook, "post-build", "x"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "virt32 -m scripts.buildroot post-build x\n"
+    del environment["BR2_CONFIG"]
+    done = subprocess.run([hook, "environment", "x"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "virt -m scripts.buildroot environment x\n"
+    assert (
+        "BOARD=$(BR2_ZENTRI_BOARD) $(BR2_EXTERNAL_ZENTRI_PATH)/board/common/hook environment"
+        in (EXTERNAL / "external.mk").read_text()
+    )
 
 
 def test_downloads_are_pinned_by_hash_and_come_from_no_package_registry():
@@ -144,9 +191,9 @@ def test_the_boot_script_reaches_the_boot_loader_by_the_same_function(tmp_path):
     for production in (False, True):
         words = ["environment", *(["--production"] if production else []), str(tmp_path / "zentri.env")]
         assert main(words) == 0
-        expected = bootenv.environment((BOARD / "boot.script").read_text(), production=production)
+        expected = bootenv.environment((SHARED / "boot.script").read_text(), production=production)
         assert (tmp_path / "zentri.env").read_text() == expected
-    assert 'CONFIG_DEFAULT_ENV_FILE="zentri.env"' in (BOARD / "u-boot.fragment").read_text()
+    assert 'CONFIG_DEFAULT_ENV_FILE="zentri.env"' in (SHARED / "u-boot.fragment").read_text()
     recipe = (EXTERNAL / "external.mk").read_text()
     assert "$(@D)/zentri.env" in recipe
     assert "UBOOT_MAKE_TARGET = u-boot-nodtb.bin" in recipe, "the target `all` refuses a tree of the board's own"

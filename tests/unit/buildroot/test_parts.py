@@ -102,9 +102,6 @@ def test_an_empty_list_of_packages_stops_the_build():
 def test_settings_are_read_as_buildroot_writes_them():
     text = 'BR2_aarch64=y\n# BR2_ZENTRI_PRODUCTION is not set\nBR2_ZENTRI_PRODUCT="A-B_C"\n'
     assert output.settings(text) == {"BR2_aarch64": "y", "BR2_ZENTRI_PRODUCT": "A-B_C"}
-    assert output.architecture_of({"BR2_aarch64": "y"}) == "arm64"
-    with pytest.raises(BuildError, match="no board here"):
-        output.architecture_of({"BR2_riscv": "y"})
 
 
 def build_of(images: Path) -> output.Note:

@@ -287,6 +287,15 @@ def test_an_app_for_another_machine_is_refused(build, bad, tmp_path):
 
 
 @needs_compiler
+def test_an_app_must_be_for_the_processor_of_the_boards_that_the_bundle_names(build, good, bad, tmp_path):
+    words, _ = build
+    words += ["--app", f"demo={compiled(tmp_path / 'app', '-static')}"]
+    assert good(*words, "--compatible", "virt", "--compatible", "somebody-elses")["manifest"]["compatible"][0] == "virt"
+    assert "demo: is built for AARCH64, the board is ARM" in bad(*words, "--compatible", "virt32")
+    assert "no program runs on all of them" in bad(*words, "--compatible", "virt", "--compatible", "virt32")
+
+
+@needs_compiler
 def test_an_app_in_a_tar_brings_its_own_libraries(build, good, bad, tmp_path):
     words, _ = build
     own, missing = library(tmp_path, "libown.so.1"), library(tmp_path, "libmissing.so.1")

@@ -188,6 +188,11 @@ def test_another_processors_program_is_known_by_its_header() -> None:
     assert "another processor" in (elf_problem(arm[:4] + b"\x01" + arm[5:], "aarch64") or ""), "32 bits"
     assert "another processor" in (elf_problem(arm[:5] + b"\x02" + arm[6:], "aarch64") or ""), "big-endian"
     assert elf_problem(b"#!/bin/sh\n", "aarch64") is None
+    arm32 = arm[:4] + b"\x01" + arm[5:18] + (40).to_bytes(2, "little")
+    assert elf_problem(arm32, "armv7l") is None
+    assert "another processor" in (elf_problem(arm32, "aarch64") or "")
+    assert "another processor" in (elf_problem(arm, "armv7l") or "")
+    assert "another processor" in (elf_problem(arm32[:4] + b"\x02" + arm32[5:], "armv7l") or ""), "64 bits"
     assert elf_problem(arm, "riscv64") is None, "a processor that this software does not know is not refused"
 
 

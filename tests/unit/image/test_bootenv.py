@@ -7,9 +7,9 @@ import pytest
 
 from scripts.image import bootenv, fit
 from zentrid.bundle.tree import HashTree
-from zentrid.core import names
+from zentrid.core import bootstate, names
 
-BOARD = Path(__file__).resolve().parents[3] / "buildroot_external/board/virt"
+BOARD = Path(__file__).resolve().parents[3] / "buildroot_external/board/common"
 SCRIPT = (BOARD / "boot.script").read_text()
 
 
@@ -50,6 +50,28 @@ def test_every_constant_is_used_and_every_name_that_is_used_is_defined():
     assert constants <= used
     own = set(re.findall(r"(?:setenv|setexpr(?:\.l)?) ([A-Za-z_0-9]+)", text)) | {"slot"}
     assert used - constants - own - set(names.BOOTSTATE_VARS) == {"fdtcontroladdr"}
+
+
+def test_numbers_of_the_script_fit_into_the_signed_words_of_each_board():
+    wide, narrow = bootenv.constants(64), bootenv.constants(32)
+    names_of_numbers = ("seq_end", "seq_most", "seq_high", "floor_most")
+    # What these were before there was a second board.
+    assert [wide[name] for name in names_of_numbers] == [
+        "4000000000000000", "3fffffffffffffff", "3fffffff00000000", "ffffffff",
+    ]  # fmt: skip
+    for constants, bits in ((wide, 64), (narrow, 32)):
+        assert int(constants["seq_high"], 16) < int(constants["seq_most"], 16) < int(constants["seq_end"], 16)
+        assert all(int(constants[name], 16) < 1 << (bits - 1) for name in names_of_numbers)
+        assert int(constants["seq_end"], 16) == bootstate.seq_end(bits)
+    assert {name for name in wide if wide[name] != narrow[name]} == set(names_of_numbers)
+
+
+def test_a_boot_loader_of_32_bits_is_not_asked_for_wider_numbers():
+    narrow = bootenv.environment(SCRIPT, production=False, bits=32)
+    wide = bootenv.environment(SCRIPT, production=False, bits=64)
+    assert wide.count("itest.q ") > 5
+    assert "itest.q" not in narrow
+    assert narrow.count("itest.l ") == wide.count("itest.l ") + wide.count("itest.q ")
 
 
 def test_no_loop_that_a_key_could_end():

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.image import compile, disk, fit, rootfs, sbom
+from scripts.board_driver.boards import BOARDS
+from scripts.image import boardfiles, compile, disk, fit, rootfs, sbom
 from scripts.image.__main__ import main
 from scripts.image.run import BuildError, run
 from zentrid.bundle.tree import HashTree
 from zentrid.core import names
 
-BOARD = Path(__file__).resolve().parents[3] / "buildroot_external/board/virt"
+TOP = Path(__file__).resolve().parents[3]
 
 
 def test_options_that_do_not_survive_are_named():
@@ -35,11 +36,14 @@ def test_an_empty_or_malformed_package_listing_stops_the_build(text):
         rootfs.parse_listing(text)
 
 
-def test_fit_has_a_configuration_for_each_slot_with_its_own_partition():
+@pytest.mark.parametrize("board", BOARDS.values(), ids=lambda board: board.name)
+def test_fit_has_a_configuration_for_each_slot_with_its_own_partition(board):
     tree = HashTree.from_leaves([bytes(32)] * 200)
-    template = (BOARD / "slot.its.in").read_text()
-    source = fit.fit_source(template, Path("Image"), tree, "DEMO-VIRT_SENSOR", "1.2.3")
+    template = boardfiles.file_of(TOP, board, "slot.its.in").read_text()
+    source = fit.fit_source(template, board, Path("Image"), tree, "DEMO-VIRT_SENSOR", "1.2.3")
     assert "@" not in source.replace("@kernel", "")
+    assert f'arch = "{board.fit_arch}"' in source
+    assert source.count(f"= <0x{board.load_address:08x}>;") == 2
     for slot in ("a", "b", "r"):
         found = re.search(rf"conf-{slot} {{(.*?)\n\t\t}};", source, re.DOTALL)
         assert found
@@ -49,6 +53,14 @@ def test_fit_has_a_configuration_for_each_slot_with_its_own_partition():
         assert "restart_on_corruption" in block
         assert "zentri-version = <0x01020003>;" in block
         assert 'sign-images = "kernel"' in block
+
+
+def test_a_version_that_the_boot_loader_would_take_for_a_negative_number_is_refused():
+    tree = HashTree.from_leaves([bytes(32)])
+    fit.fit_source("", BOARDS["virt"], Path("Image"), tree, "A-B_C", "128.0.0")
+    fit.fit_source("", BOARDS["virt32"], Path("Image"), tree, "A-B_C", "127.255.65535")
+    with pytest.raises(BuildError, match="counts to 127"):
+        fit.fit_source("", BOARDS["virt32"], Path("Image"), tree, "A-B_C", "128.0.0")
 
 
 def test_verity_table_counts_blocks_and_sectors():
@@ -132,19 +144,19 @@ def test_a_file_in_the_place_of_the_output_folder_is_told_before_anything_is_bui
 
 
 def test_overlay_is_static_configuration_only():
-    overlay = BOARD.parents[2] / "rootfs_overlay"
+    overlay = TOP / "rootfs_overlay"
     found = [p for p in overlay.rglob("*") if p.suffix in (".py", ".pyc", ".key", ".pem", ".crt") and p.is_file()]
     assert [p.name for p in found] == ["ca-certificates.crt"]
     assert "BEGIN" not in found[0].read_text()
 
 
 def test_nobody_has_a_password():
-    shadow = BOARD.parents[2] / "rootfs_overlay/etc/shadow"
+    shadow = TOP / "rootfs_overlay/etc/shadow"
     assert all(line.split(":")[1] == "*" for line in shadow.read_text().splitlines())
 
 
 def test_scripts_of_the_overlay_are_sound_shell():
-    overlay = BOARD.parents[2] / "rootfs_overlay"
+    overlay = TOP / "rootfs_overlay"
     scripts = [p for p in overlay.rglob("*") if p.is_file() and p.read_bytes().startswith(b"#!/bin/sh")]
     assert len(scripts) >= 6
     subprocess.run(["shellcheck", "-s", "sh", *scripts], check=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from scripts.board_driver.boards import VIRT
 from scripts.image.samples import build_samples
 from scripts.image.symbols import build_id_of, collect, exported_only, symbol_path
 from tests.support.cores import QEMU, SAMPLES, SYSROOT, Built, build_sample, needs_qemu_user
@@ -38,7 +39,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_same_sources_give_the_same_bytes_wherever_they_are(sample, tmp_path):
     shutil.copytree(SAMPLES, tmp_path / "elsewhere/with a space")
     (tmp_path / "out").mkdir()
-    build_samples(tmp_path / "elsewhere/with a space", tmp_path / "out", log=tmp_path / "log")
+    build_samples(VIRT, tmp_path / "elsewhere/with a space", tmp_path / "out", log=tmp_path / "log")
     assert digests(tmp_path / "out") == digests(sample.program.parents[3])
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.board_driver.boards import VIRT
 from scripts.image.release import finish_tree
 from scripts.image.run import BuildError
 from scripts.image.webapp import WEBAPP, list_webapp
@@ -54,5 +55,5 @@ def test_every_builder_gets_the_list(tmp_path: Path, folder: Path):
     (root / "etc/zentri").mkdir(parents=True)
     (root / "tmp").mkdir()
     apps.mkdir()
-    finish_tree(root, apps, production=False)
+    finish_tree(VIRT, root, apps, production=False)
     assert set(parse_list((folder / LIST_NAME).read_bytes()).files) == {"index.html", "js/app.js"}

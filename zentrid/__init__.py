@@ -1,7 +1,3 @@
 """The supervisor daemon of a Zentri device, and the pure code that its servers and tools share."""
 
-from zentrid import dataclasscode
-
 ZENTRI_VERSION = "1.0.0"
-
-dataclasscode.use()

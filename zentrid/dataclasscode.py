@@ -20,6 +20,8 @@ from typing import Final
 FILE: Final = Path(__file__).with_name("dataclasses.code")
 """Python's magic number for compiled code, then a marshalled dictionary: hash of a text → its marshalled code."""
 
+_used: set[Path] = set()
+
 
 def encode(table: Mapping[bytes, bytes]) -> bytes:
     """Return the content of the file for this Python."""
@@ -59,7 +61,10 @@ def replace_exec(execute: Callable[..., None]) -> None:
 
 
 def use(file: Path = FILE) -> None:
-    """Let `dataclasses` take compiled code from the file, if there is one for this Python."""
+    """Let `dataclasses` take compiled code from the file, if there is one for this Python. Once for a process is enough."""
+    if file in _used:
+        return
+    _used.add(file)
     try:
         table = decode(file.read_bytes())
     except OSError:

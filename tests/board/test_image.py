@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
 COMPILED_ANEW = """
 import dataclasses, zentrid.dataclasscode as code
 from importlib.util import source_hash
+code.use()
 known, execute, anew = code.decode(code.FILE.read_bytes()), vars(dataclasses)["exec"], []
 def look(text, *scopes):
     if source_hash(text.encode()) not in known:

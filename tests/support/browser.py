@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from playwright import async_api, sync_api
 
-DEADLINE_MS: Final = 20_000
+DEADLINE_MS: Final = 60_000
 """For each step; the machine may be busy with boards."""
 _FLAGS: Final = (
     "--disable-background-networking",

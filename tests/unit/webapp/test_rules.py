@@ -163,6 +163,7 @@ async def test_by_keyboard_alone(app: App, device: Device):
     for view in VIEWS:
         await app.go(view)
         await app.page.locator("#view .card").nth(LAST_CARD[view]).wait_for()
+        await app.page.locator("main :is(button, input, select, textarea, summary, a):visible").first.wait_for()
         reached = set()
         await app.page.locator("h1").focus()
         for _ in range(100):

@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.board, pytest.mark.timeout(900)]
 
 BACKGROUND = ">/dev/null 2>&1 </dev/null &"
 KERNEL_ALIGN = 0x20_0000
+"""The kernel's first symbol of the text section lies a little behind the beginning of its image, which is aligned."""
 UNDEFINED = {64: 0x0000_0000, 32: 0xE7F0_00F0}[BOARD.bits]
 """An instruction that the processor does not have."""
 SYSTEM_CALL = {64: "__arm64_sys_getpriority", 32: "sys_getpriority"}[BOARD.bits]
-"""The kernel's first symbol of the text section lies a little behind the beginning of its image, which is aligned."""
 
 
 @pytest.fixture

@@ -64,6 +64,15 @@ NULL_POINTER = """\
 [    9.100300] pc : virtblk_done+0x20/0x1c0
 [    9.100400] Kernel panic - not syncing: Oops: Fatal exception in interrupt
 """
+# The form that 32-bit ARM gives it, after Linux 6.12, arch/arm/kernel/traps.c and process.c; not recorded on a board.
+ARM_OOPS = """\
+[    9.100000] Internal error: Oops - undefined instruction: 0 [#1] SMP ARM
+[    9.100100] CPU: 0 UID: 0 PID: 122 Comm: python3 Not tainted 6.12.118 #1
+[    9.100200] PC is at sys_getpriority+0x0/0x2a4
+[    9.100300] LR is at ret_fast_syscall+0x0/0x4c
+[    9.100400] pc : [<c0123456>]    lr : [<c0100060>]    psr: 60000013
+[    9.100500] Kernel panic - not syncing: Fatal exception
+"""
 VERITY = """\
 [   33.700000] device-mapper: verity: 254:6: data block 5120 is corrupted
 [   33.700400] reboot: Restarting system with command 'dm-verity device corrupted'
@@ -115,6 +124,12 @@ def test_two_boots_that_ended_in_the_same_way_are_two_ends() -> None:
     first = dump("Panic", PANIC_TAIL, 0, time_s=THEN_S)
     second = dump("Panic", PANIC_TAIL.replace("18.", "40."), 1, time_s=THEN_S + 60)
     assert [f.uptime_s for f in examine((first, second), warm=True)] == [40, 18]
+
+
+def test_an_oops_of_32_bit_arm_says_where_it_was() -> None:
+    found = one(dump("Panic", ARM_OOPS))
+    assert found.cause == "oops"
+    assert found.detail == "Internal error: Oops - undefined instruction: 0 at sys_getpriority+0x0"
 
 
 def test_wild_pointer() -> None:

@@ -2,16 +2,17 @@
 
 import builtins
 import dataclasses
+import importlib
 import marshal
+import sys
 from collections.abc import Iterator
-from importlib.util import MAGIC_NUMBER, source_hash
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
 
 from scripts.image.dataclasscode import collect, modules
-from zentrid import dataclasscode
-from zentrid.dataclasscode import decode, encode, looking_up, use
+from zentrid.dataclasscode import decode, encode, looking_up, replace_exec, use
 
 PACKAGE = {
     "__init__.py": "",
@@ -38,11 +39,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("zz_sample")]:
+        monkeypatch.delitem(sys.modules, name)
     return folder
-
-
-def make_point() -> type:
-    return dataclasses.make_dataclass("Point", [("x", int), ("y", int, 0)], frozen=True)
 
 
 def test_modules_are_all_but_programs(package: Path):
@@ -56,53 +55,33 @@ def test_what_can_be_imported_is_collected_and_the_rest_is_named(package: Path):
     assert vars(dataclasses)["exec"] is builtins.exec, "collecting has an end"
 
 
-def test_a_known_text_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    texts = []
-
-    def spy(source, *scopes):
-        texts.append(source)
-        builtins.exec(source, *scopes)
-
-    dataclasscode.replace_exec(spy)
-    make_point()
-    table = {
-        source_hash(text.encode()): marshal.dumps(compile(text, "<dataclass>", "exec"))
-        for text in texts
-        if isinstance(text, str)
-    }
-    assert table
+def test_what_the_build_collects_is_not_compiled_again(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table, _ = collect(["zz_sample.core.point"])
     file = tmp_path / "dataclasses.code"
     file.write_bytes(encode(table))
     use(file)
-    executed = []
-    monkeypatch.setattr(builtins, "exec", lambda source, *scopes: executed.append(source))
-    for text in texts:
-        vars(dataclasses)["exec"](text, {}, {})
-    assert executed
-    assert not [source for source in executed if isinstance(source, str)], "these were compiled again"
+    executed: list[object] = []
+    plain = builtins.exec
+
+    def spy(source, *scopes):
+        executed.append(source)
+        plain(source, *scopes)
+
+    monkeypatch.setattr(builtins, "exec", spy)
+    monkeypatch.delitem(sys.modules, "zz_sample.core.point")
+    point = importlib.import_module("zz_sample.core.point").Point
+    made = [source for source in executed if not isinstance(source, str)]
+    assert len(executed) == len(made) > 0, "a text was compiled again"
+    assert repr(point(1)) == "Point(x=1, y=0)"
+    assert point(1) == point(1, 0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        point(1).x = 2
 
 
-def test_a_class_works_with_the_table_and_without(tmp_path: Path):
-    def behaviour(point: type) -> tuple[object, ...]:
-        one = point(1)
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            one.x = 2
-        return repr(one), one == point(1, 0), hash(one) == hash(point(1)), dataclasses.replace(one, y=5).y
-
-    plain = behaviour(make_point())
-    collected: dict[bytes, bytes] = {}
-
-    def collecting(source, *scopes):
-        if isinstance(source, str):
-            collected[source_hash(source.encode())] = marshal.dumps(compile(source, "<dataclass>", "exec"))
-        builtins.exec(source, *scopes)
-
-    dataclasscode.replace_exec(collecting)
-    make_point()
-    dataclasscode.replace_exec(looking_up(collected))
-    assert behaviour(make_point()) == plain
-    other = dataclasses.make_dataclass("Other", ["z"])
-    assert other(3).z == 3, "a text that the table does not know is compiled"
+def test_a_text_that_the_table_does_not_know_is_compiled(package: Path):
+    table, _ = collect(["zz_sample.core.point"])
+    replace_exec(looking_up(table))
+    assert dataclasses.make_dataclass("Other", ["z"])(3).z == 3
 
 
 @pytest.mark.parametrize(
